@@ -1,0 +1,46 @@
+# Each target makes its own environment in .venv, once. Another Python: make demo PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test test-full lab readme venv
+
+help:
+	@echo "make demo       compress a BERT, train a twentieth of it, draw the trade-off (a few minutes)"
+	@echo "make test       all tests but the long ones"
+	@echo "make test-full  the long ones too"
+	@echo "make lab        the course in JupyterLab"
+	@echo "make readme     the README's table and picture again, from the records"
+
+demo: .venv/demo-installed
+	$(BIN)/mpo-tutorial demo
+
+test: .venv/test-installed
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: .venv/test-installed
+	$(BIN)/python -m pytest
+
+lab: .venv/lab-installed
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+readme: .venv/demo-installed
+	$(BIN)/python docs/make_readme.py
+
+venv: $(BIN)/python
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; give another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/demo-installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[offline]"
+	@touch $@
+
+.venv/test-installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[offline,lab,dev]"
+	@touch $@
+
+.venv/lab-installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[offline,lab]"
+	@touch $@

@@ -1,0 +1,85 @@
+"""Saving what one task trained, and putting it back on the base that all tasks share."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mpo_tutorial.results import replacing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def fingerprint(model: "PreTrainedModel", n_cores: int, max_bond: int | None) -> str:
+    """SHA-256 of the dense encoder, before it is compressed, and of how a light run would compress it.
+
+    Not of the cores: they differ in the last digits from machine to machine.
+    """
+    digest = hashlib.sha256(f"cores {n_cores}, bond {max_bond}".encode())
+    for name, tensor in sorted(model.base_model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes that have to be kept for a task: those of the tensors it trained."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in trained_tensors(model).values())
+
+
+def save_task(model: nn.Module, base: str, path: Path) -> None:
+    """Write the trained tensors and the fingerprint of their base (safetensors), whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in trained_tensors(model).items()}
+    try:
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata={"base": base})
+    except SafetensorError as error:
+        raise OSError(f"could not write {path}: {error}") from error
+
+
+def load_task_file(model: nn.Module, base: str, path: Path) -> None:
+    """Put a task's tensors into a model that was made from the same base with the same legs and bonds.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Compressed and frozen as for the training of the task.
+    base : str
+        The `fingerprint` of this model.
+
+    Raises
+    ------
+    ValueError
+        If the file is no whole safetensors file, belongs to another base, or holds other tensors than the model trains.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            found_base = (file.metadata() or {}).get("base")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+    except SafetensorError as error:
+        raise ValueError(f"a task file is a whole safetensors file, {path} is not: {error}") from error
+    if found_base != base:
+        raise ValueError(f"{path} belongs to the base {str(found_base)[:12]}, not to {base[:12]}; train this one anew")
+    expected = {name: tuple(tensor.shape) for name, tensor in trained_tensors(model).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        raise ValueError(
+            f"{path} must hold the tensors that the model trains; these differ: {', '.join(differing[:5])}"
+        )
+    model.load_state_dict(tensors, strict=False)

@@ -1,0 +1,213 @@
+"""The command line. Bad input gets one line and exit status 2; what is heavy is imported after it was refused."""
+
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mpo_tutorial import results
+from mpo_tutorial.config import RunConfig
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(".")[0]
+)
+console = Console()
+
+
+def _number(kind: type, name: str):
+    def parse(text: str):
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"{name} is needed, got {text!r}") from error
+
+    return parse
+
+
+WHOLE, REAL = _number(int, "an integer"), _number(float, "a number")
+
+Model = Annotated[str, typer.Option(help='"minilm" (embedded), a local folder, or a name on the hub.')]
+Task = Annotated[
+    str, typer.Option(help='"rotten_tomatoes" (embedded), or a .csv or .parquet file with text and label.')
+]
+Bond = Annotated[
+    int | None,
+    typer.Option(parser=WHOLE, metavar="INTEGER", help="Cap on every bond dimension. Without it nothing is truncated."),
+]
+Cores = Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Cores of each MPO.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        parser=WHOLE, metavar="INTEGER", help="Of classifier, order and dropout; the split is always the same."
+    ),
+]
+TrainSize = Annotated[
+    int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Training sentences (default: up to 3,200).")
+]
+Epochs = Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Passes over the training sentences.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(parser=REAL, metavar="NUMBER", help="Peak rate (default: the method's best on the validation set)."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
+
+
+@app.command()
+def demo(
+    model: Model = RunConfig.model,
+    task: Task = RunConfig.task,
+    bond: Bond = RunConfig.bond,
+    cores: Cores = RunConfig.cores,
+    seed: Seed = RunConfig.seed,
+    train_size: TrainSize = RunConfig.train_size,
+    epochs: Epochs = RunConfig.epochs,
+    learning_rate: LearningRate = RunConfig.learning_rate,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/demo"),
+    resume: Resume = False,
+    baseline: Annotated[str, typer.Option(help="Full fine-tuning: record (shipped) or live.")] = "record",
+):
+    """Compress a real BERT, train a twentieth of it, draw the trade-off."""
+    if baseline not in ("record", "live"):
+        raise ValueError(f"baseline is one of record, live, got {baseline!r}")
+    config = _config(locals())
+    console.print("Loading torch and transformers ...")
+    from mpo_tutorial.demo import demo
+    from mpo_tutorial.model import LEDGER_HEAD
+
+    def show(what) -> None:
+        if isinstance(what, str):
+            console.print(what)
+        else:
+            _print_table(LEDGER_HEAD, what.cells())
+
+    record = demo(config, out, live_baseline=baseline == "live", resume=resume, show=show)
+    _print_table(results.TABLE_HEAD, [results.TableRow(**row).cells() for row in record["table"]])
+    console.print(record["baseline"], soft_wrap=True)
+    console.print(
+        f"\nPicture: {out / 'tradeoff.png'}   Record: {out / 'record.json'}   Trained tensors: {out / 'light/task.safetensors'}\n"
+        f"All of it took {record['seconds']['total']:.0f} s and at most {record['peak_memory_bytes'] / 1e9:.2f} GB of memory.\n"
+        "Next: open the picture; start the course by `make lab`; turn the knob yourself by `mpo-tutorial demo --bond 64`;\n"
+        "or bring your own sentences by `mpo-tutorial demo --task my.csv`."
+    )
+
+
+@app.command()
+def finetune(
+    model: Model = RunConfig.model,
+    task: Task = RunConfig.task,
+    method: Annotated[str, typer.Option(help="light (auxiliary cores) or full (the dense model).")] = RunConfig.method,
+    bond: Bond = RunConfig.bond,
+    cores: Cores = RunConfig.cores,
+    seed: Seed = RunConfig.seed,
+    train_size: TrainSize = RunConfig.train_size,
+    epochs: Epochs = RunConfig.epochs,
+    learning_rate: LearningRate = RunConfig.learning_rate,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/finetune"),
+    resume: Resume = False,
+):
+    """Fine-tune once and measure on the validation and test sentences."""
+    config = _config(locals())
+    from mpo_tutorial.finetune import prepare, run
+
+    record = run(prepare(config), out, resume=resume)
+    _print_table(results.TABLE_HEAD, [results.row_of_run(results.METHOD_NAMES[method], record).cells()])
+    console.print(f"Record: {out / 'record.json'}   Trained tensors: {out / 'task.safetensors'}")
+
+
+@app.command()
+def compare(
+    model: Model = RunConfig.model,
+    task: Task = RunConfig.task,
+    train_size: TrainSize = RunConfig.train_size,
+    epochs: Epochs = RunConfig.epochs,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/compare"),
+    resume: Resume = False,
+):
+    """Light against full fine-tuning: learning rates tuned alike, three seeds (about an hour on two cores)."""
+    config = _config(locals())
+    from mpo_tutorial.compare import compare
+
+    record = compare(config, out, resume=resume, show=console.print)
+    console.print(results.markdown_of_comparison(record), soft_wrap=True, markup=False)
+
+
+@app.command()
+def report():
+    """Print the comparison that is shipped with the package, as the README shows it."""
+    console.print(results.markdown_of_comparison(results.shipped("compare")), soft_wrap=True, markup=False)
+
+
+@app.command()
+def doctor():
+    """Check this machine: Python, packages, threads, memory, GPU, model, data, hub, disk."""
+    from mpo_tutorial.doctor import examine
+
+    checks = examine()
+    rows = [("fix" if check.fix else "ok", check.name, check.found, check.fix or "") for check in checks]
+    _print_table(("", "what", "found", "type this"), rows)
+    if any(check.fix for check in checks):
+        raise typer.Exit(1)
+
+
+def _config(options: dict) -> RunConfig:
+    """The config among a command's options; what it names must exist, before torch is imported and a folder made."""
+    from mpo_tutorial.data import load_task
+    from mpo_tutorial.sources import model_path
+
+    names = {field.name for field in fields(RunConfig)}
+    config = RunConfig(**{name: value for name, value in options.items() if name in names})
+    model_path(config.model)
+    load_task(config.task).train(config.train_size)
+    out = options["out"]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"the output folder must be writable, {out} is not ({error.strerror}); take another by --out"
+        ) from error
+    return config
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = Table(*head, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def main() -> None:
+    """Run a command; the one place where an error becomes a line."""
+    click_error = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+    try:
+        code = app(standalone_mode=False)
+    except click_error as error:
+        code = _refuse(f"{error.format_message().rstrip('.')}; --help lists what there is")
+    except (typer.Abort, KeyboardInterrupt):
+        code = _refuse(
+            "stopped by Ctrl-C; what was finished is kept, and the same command with --resume goes on from it"
+        )
+    except (ValueError, OSError) as error:
+        if os.environ.get("MPO_TUTORIAL_DEBUG"):
+            raise
+        code = _refuse(str(error))
+    sys.exit(code)
+
+
+def _refuse(message: str) -> int:
+    print(f"mpo-tutorial: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return 2

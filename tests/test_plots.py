@@ -1,0 +1,93 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from mpo_tutorial import plots
+from mpo_tutorial.results import TableRow, score
+
+ROWS = [
+    TableRow("light, this run", 1_000_000, 21_000_000, 0.78, (0.76, 0.80), 100, 4_000_000),
+    TableRow("full, this run", 20_000_000, 20_000_000, 0.79, (0.77, 0.81), 60, 80_000_000),
+]
+CURVE = [
+    {"max_bond": bond, "ratio": ratio, "validation": score(np.arange(500) < right)}
+    for bond, ratio, right in ((192, 1.1, 390), (96, 0.6, 300), (32, 0.1, 250))
+]
+
+
+@pytest.fixture
+def ax():
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+def texts(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def test_methods_stand_at_what_they_trained_and_reached(ax):
+    assert plots.trained_against_accuracy(ax, ROWS) is ax
+    heights = [float(container.lines[0].get_ydata()[0]) for container in ax.containers]
+    assert heights == pytest.approx([78, 79])
+    for container, row in zip(ax.containers, ROWS, strict=True):
+        assert container.lines[0].get_xdata()[0] == pytest.approx(row.trained / 1e6, rel=0.1)
+    assert texts(ax) == ["light, this run\n78.0 %", "full, this run\n79.0 %"]
+    assert ax.get_title() == "Train 5.0 % of the parameters"
+
+
+def test_one_run_alone_is_compared_with_its_own_model(ax):
+    plots.trained_against_accuracy(ax, ROWS[:1])
+    assert ax.get_title() == "Train 4.8 % of the parameters"
+
+
+def test_curve_shows_every_point_and_chance(ax):
+    assert plots.truncation_curve(ax, CURVE, chance=0.5) is ax
+    x, y = ax.lines[0].get_data()
+    assert list(x) == pytest.approx([110, 60, 10])
+    assert list(y) == pytest.approx([78, 60, 50])
+    assert [text for text in texts(ax) if text.isdigit()] == ["192", "96", "32"]
+    assert list(ax.lines[1].get_ydata()) == [50, 50]
+
+
+def test_axes_are_labelled(ax):
+    for axes in plots.demo_picture(ROWS, CURVE, 0.5).axes:
+        assert axes.get_title()
+        assert axes.get_xlabel()
+        assert axes.get_ylabel()
+    plt.close("all")
+
+
+def test_a_saved_picture_carries_its_description(tmp_path):
+    alt_text = plots.demo_alt_text(ROWS, CURVE)
+    assert "1.0 million parameters trained: 78.0 %" in alt_text
+    assert "60 % at bond 96 (60 % of the size)" in alt_text
+    plots.save(plots.demo_picture(ROWS, CURVE, 0.5), tmp_path / "picture.png", alt_text)
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.info["Description"] == alt_text
+        assert picture.width >= 1500
+    assert not plt.get_fignums()
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_colours_are_told_apart_by_readers_without_green_cones():
+    """Deuteranopia simulated on linear RGB (Machado, Oliveira and Fernandes 2009); distances in CIE Lab."""
+    simulate = np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    )
+    to_xyz = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    )
+
+    def lab(colour: str) -> np.ndarray:
+        rgb = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        xyz = to_xyz @ np.clip(simulate @ linear, 0, 1) / np.array([0.95047, 1, 1.08883])
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+    colours = [lab(colour) for colour in (plots.BLUE, plots.ORANGE, plots.GREEN, plots.GREY)]
+    distances = [np.linalg.norm(a - b) for k, a in enumerate(colours) for b in colours[:k]]
+    assert min(distances) > 15
+    assert np.linalg.norm(lab("#D55E00") - lab("#7A8B00")) < 15  # a pair that fails, so the measure can

@@ -1,0 +1,161 @@
+"""What holds the project together: imports, requirements, environments, README, notebooks' form."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from mpo_tutorial import results
+from mpo_tutorial.sources import INSTALL_OFFLINE
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# From the lowest module to the highest: each may import only from those before it.
+ORDER = ["shapes", "mpo", "layers", "config", "results", "sources", "data", "model", "checkpoint", "training"]
+ORDER += ["finetune", "compare", "plots", "demo", "doctor", "cli"]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Our own modules that a file imports, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "mpo_tutorial":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mpo_tutorial."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def test_imports_go_downward_only():
+    modules = {path.stem: path for path in (ROOT / "mpo_tutorial").glob("*.py") if path.stem != "__init__"}
+    assert set(modules) == set(ORDER)
+    for name, path in modules.items():
+        above = imports_of(path) - set(ORDER[: ORDER.index(name)])
+        assert not above, f"{name} imports {above}"
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, mpo_tutorial; mpo_tutorial.MPO; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "mpo_tutorial.mpo" in loaded
+    assert not {"transformers", "matplotlib", "ipywidgets", "datasets", "pandas"} & set(loaded)
+
+
+def test_package_names_are_there_and_others_are_named():
+    import mpo_tutorial
+
+    assert all(getattr(mpo_tutorial, name).__name__ == name for name in mpo_tutorial.__all__)
+    with pytest.raises(AttributeError, match="it has MPO, MPOLinear"):
+        _ = mpo_tutorial.MP0
+
+
+@pytest.mark.parametrize("action", [["check"], ["format", "--check"]])
+def test_ruff_is_content_with_code_and_notebooks(action):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *action, "."], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    parsed = {line: Requirement(line) for line in lines}  # raises at anything that PEP 508 does not know
+    return {requirement.name.lower().replace("_", "-"): requirement for requirement in parsed.values()}
+
+
+def test_constraints_fit_the_requirements():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = {name: next(iter(requirement.specifier)) for name, requirement in requirements(lines).items()}
+    assert all(pin.operator == "==" for pin in pins.values())
+    assert pins["torch"].version == "2.13.0"
+    wanted = requirements([*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())])
+    assert wanted.keys() <= pins.keys()
+    for name, requirement in wanted.items():
+        assert requirement.specifier.contains(pins[name].version), name
+
+
+def test_lower_bounds_admit_colab():
+    colab = {"torch": "2.11", "transformers": "5.15", "datasets": "4.0", "numpy": "2.1", "matplotlib": "3.10"}
+    wanted = requirements(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["lab"])
+    for name, version in {**colab, "ipywidgets": "7.7.1"}.items():
+        assert wanted[name].specifier.contains(version), name
+    assert Version("3.12") in Requirement(f"python{PROJECT['requires-python']}").specifier
+
+
+def test_conda_environment_has_what_the_package_needs():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    for line in conda:
+        assert re.fullmatch(r"[a-z0-9-]+((=|>=)\d+(\.\d+)*)?", line), line
+    aliases = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
+    given = requirements([re.sub(r"(?<![>=])=(?!=)", "==", line) for line in conda] + pip["pip"])
+    given = {aliases.get(name, name): requirement for name, requirement in given.items()}
+    extras = PROJECT["optional-dependencies"]
+    wanted = requirements(PROJECT["dependencies"] + extras["lab"] + extras["offline"])
+    assert wanted.keys() == given.keys() - {"python", "pip"}
+    for name, requirement in wanted.items():
+        assert given[name].specifier == requirement.specifier, name
+
+
+def test_binder_has_the_same_environment_and_a_post_build_that_fails_loudly():
+    assert (ROOT / "binder/environment.yml").read_text() == (ROOT / "environment.yml").read_text()
+    post_build = ROOT / "binder/postBuild"
+    lines = post_build.read_text().splitlines()
+    assert lines[0].startswith("#!")
+    assert "set -e" in lines
+    assert post_build.stat().st_mode & 0o111
+
+
+def test_repo2docker_takes_the_binder_folder():
+    """It writes the Dockerfile, without building it: an unknown Python or a broken file stops it here."""
+    command = [sys.executable, "-m", "repo2docker", "--no-build", "--debug", "."]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    dockerfile = done.stdout + done.stderr
+    assert "binder/environment.yml" in dockerfile
+    assert "./binder/postBuild" in dockerfile
+
+
+def test_what_the_errors_tell_to_install_is_the_extra():
+    assert INSTALL_OFFLINE.split()[2:] == PROJECT["optional-dependencies"]["offline"]
+
+
+def test_citation_file_is_valid_and_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == PROJECT["version"]
+
+
+def test_readme_shows_the_record():
+    readme = (ROOT / "README.md").read_text()
+    assert results.markdown_of_comparison(results.shipped("compare")) in readme
+
+
+def test_readme_reads_in_three_minutes():
+    prose = re.sub(r"```.*?```|<!--.*?-->", "", (ROOT / "README.md").read_text(), flags=re.S)
+    assert len(prose.split()) < 3 * 300
+
+
+def test_links_and_pictures_of_the_texts_exist():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text()):
+            assert (ROOT / target).exists(), f"{name}: {target}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_are_committed_bare_and_short(path):
+    notebook = json.loads(path.read_text())
+    assert "widgets" not in notebook["metadata"]
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+    lengths = [len("".join(cell["source"]).splitlines()) for cell in code]
+    assert max(lengths) <= 15
+    assert sum(lengths) <= 200
