@@ -15,8 +15,8 @@ from mpo_tutorial.finetune import Prepared, evaluate, locked, prepare, run
 from mpo_tutorial.layers import mpo_layers
 from mpo_tutorial.model import Ledger, truncate
 
-# Of the largest bond; for the embedded model 192, 176, 160, 144, 128, 96, 64, 32.
-CURVE_SHARES = (1, 11 / 12, 5 / 6, 3 / 4, 2 / 3, 1 / 2, 1 / 3, 1 / 6)
+# Of the largest bond; for the embedded model 192, 160, 128, 96, 80, 64, 48, 32.
+CURVE_SHARES = (1, 5 / 6, 2 / 3, 1 / 2, 5 / 12, 1 / 3, 1 / 4, 1 / 6)
 
 
 def demo(

@@ -5,6 +5,7 @@ import math
 import platform
 import re
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,7 +87,7 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     try:
-        with quiet_transformers(), watch.handling_interrupts():
+        with quiet_transformers(), watch.watching():
             trainer.train(resume_from_checkpoint=newest and str(newest))
     except (RuntimeError, SafetensorError) as error:
         # Writers in compiled code report a full disk as an error of their own.
@@ -120,35 +121,49 @@ class _Watch(TrainerCallback):
     def __init__(self, steps: int, progress: bool, resumed_from: Path | None):
         self.steps, self.progress = steps, progress
         self.interrupted = False
+        self.bar = None
         self.seconds_before = 0.0
-        if resumed_from is not None and (resumed_from / "seconds.json").exists():
-            self.seconds_before = results.read_record(resumed_from / "seconds.json")["seconds"]
+        self.resumed_epochs_state = None
+        if resumed_from is not None and (resumed_from / "watch.json").exists():
+            kept = results.read_record(resumed_from / "watch.json")
+            self.seconds_before = kept["seconds"]
+            self.resumed_epochs_state = torch.frombuffer(bytearray.fromhex(kept["epochs_state"]), dtype=torch.uint8)
 
     @property
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
 
     @contextmanager
-    def handling_interrupts(self):
+    def watching(self):
+        """Handle Ctrl-C while the block runs, and close the bar after it, so that what is printed next has its own line."""
+
         def remember(signum, frame):
             self.interrupted = True
             signal.signal(signal.SIGINT, earlier)  # a second Ctrl-C does not wait
 
-        try:
-            earlier = signal.signal(signal.SIGINT, remember)
-        except ValueError:  # not the main thread, where signals cannot be handled
-            yield
-            return
+        in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
+        earlier = signal.signal(signal.SIGINT, remember) if in_main_thread else None
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, earlier)
+            if in_main_thread:
+                signal.signal(signal.SIGINT, earlier)
+            if self.bar is not None:
+                self.bar.close()
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.started = time.perf_counter()
         self.bar = tqdm(
             total=self.steps, initial=state.global_step, desc="training", unit="step", disable=not self.progress
         )
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # The order of an epoch's sentences is drawn from torch's generator when the epoch begins. The Trainer restores the
+        # generator only as it was when it stopped, so a resumed epoch would go through the sentences in another order.
+        if self.resumed_epochs_state is not None:
+            torch.set_rng_state(self.resumed_epochs_state)
+            self.resumed_epochs_state = None
+        self.epochs_state = torch.get_rng_state()
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update()
@@ -157,7 +172,5 @@ class _Watch(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        results.write_record({"seconds": self.seconds}, folder / "seconds.json")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
+        kept = {"seconds": self.seconds, "epochs_state": self.epochs_state.numpy().tobytes().hex()}
+        results.write_record(kept, folder / "watch.json")

@@ -174,7 +174,7 @@ def test_a_half_written_checkpoint_is_passed_over(config, tmp_path, monkeypatch)
     half = state / "checkpoint-99"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
-    assert (whole / "seconds.json").exists()
+    assert (whole / "watch.json").exists()
     resumed = run(prepare(config), tmp_path / "run", resume=True, progress=False)
     assert without_seconds(resumed) == without_seconds(straight)
 
