@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from mpo_tutorial.sources import EMBEDDED_MODELS, EMBEDDED_REVIEWS, hub_answers
 
-NEEDED_MEMORY_GB, NEEDED_DISK_GB = 2, 1
+NEEDED_MEMORY_GB, NEEDED_DISK_GB = 1.5, 1
 OLDEST_PYTHON = (3, 11)
 
 

@@ -82,9 +82,7 @@ def truncation_curve(ax: Axes, curve: list[dict], chance: float) -> Axes:
             color=BLUE,
         )
     ax.axhline(100 * chance, color=GREY, ls=":", lw=2)
-    ax.annotate(
-        "guessing", (max(ratios), 100 * chance), (0, -6), textcoords="offset points", ha="right", va="top", color=GREY
-    )
+    ax.annotate("guessing", (97, 100 * chance), (0, -6), textcoords="offset points", ha="right", va="top", color=GREY)
     ax.axvline(100, color=GREY, ls="--", lw=1.5)
     ax.annotate("size of the \ndense matrices ", (100, max(highs) + 2), ha="right", va="bottom", color=GREY)
     ax.set_ylim(100 * chance - 8, max(highs) + 10)
