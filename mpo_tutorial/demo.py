@@ -59,7 +59,9 @@ def demo(
         show("\n[bold]1. Decompose[/]: every matrix of the encoder becomes a chain of small cores (an MPO).")
         prepared = prepare(config)
         show(prepared.ledger)
-        show("[bold]2. Fine-tune lightly[/]: central cores stay as they are, auxiliary cores and the classifier train.")
+        show(
+            "\n[bold]2. Fine-tune lightly[/]: central cores stay as they are, auxiliary cores and the classifier train."
+        )
         light = run(prepared, out / "light", resume=resume, progress=progress)
         rows, baseline = beside_full(light, full)
         show("\n[bold]3. Truncate[/]: cut the bonds of the tuned model, without retraining, and see what is left.")
