@@ -39,7 +39,6 @@ class Prepared:
     tokenizer: "PreTrainedTokenizerBase"
     base: str
     ledger: Ledger | None
-    device: torch.device
 
     def dataset(self, split: str) -> "Dataset":
         rows = self.task.train(self.config.train_size) if split == "train" else self.task.splits[split]
@@ -64,7 +63,7 @@ def prepare(config: RunConfig) -> Prepared:
     if config.method == "light":
         ledger = compress(model, config.cores, config.bond)
         freeze_central(model, config.rest)
-    return Prepared(config, task, model.to(device), tokenizer, base, ledger, device)
+    return Prepared(config, task, model.to(device), tokenizer, base, ledger)
 
 
 def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:

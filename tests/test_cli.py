@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 COMMAND = Path(sys.executable).with_name("mpo-tutorial")
 QUICK = ("--learning-rate", "0.02", "--device", "cpu")
@@ -157,11 +155,8 @@ def test_ctrl_c_keeps_what_is_done_and_resume_ends_as_without(mpo_tutorial_comma
     assert resumed.returncode == 0, resumed.stderr
     records = [json.loads((tmp_path / name / "record.json").read_text()) for name in ("straight", "run")]
     assert records[0]["test"] == records[1]["test"]
-    # Not bit by bit: kernels round differently where a tensor lies elsewhere in memory. Another order of the sentences, or
-    # an optimiser that starts afresh, moves the weights by hundreds of times the tolerance.
-    straight, run = (load_file(tmp_path / name / "task.safetensors") for name in ("straight", "run"))
-    for name, tensor in straight.items():
-        torch.testing.assert_close(run[name], tensor, atol=1e-3, rtol=0)
+    weights = [(tmp_path / name / "task.safetensors").read_bytes() for name in ("straight", "run")]
+    assert weights[0] == weights[1]
 
 
 def test_a_full_disk_gets_one_line_and_keeps_the_earlier_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
