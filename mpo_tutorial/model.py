@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mpo_tutorial.layers import MPOLinear, mpo_layers
-from mpo_tutorial.mpo import relative_error
+from mpo_tutorial.linalg import relative_error
 from mpo_tutorial.shapes import balanced_shape
 
 if TYPE_CHECKING:

@@ -9,35 +9,24 @@ transpose.) Its n cores form a chain; core k has the axes (bond_left, in_k, out_
           |    d_1  |    d_2  |    d_3  |    d_4  |
          in_1      in_2      in_3      in_4      in_5
 
-TensorLy does the tensor-train mathematics; what is ours is the gauge, the signs and the counts.
+TensorLy decomposes (with `linalg.svd`); what is ours is the gauge, the signs, the algebra and the counts.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import tensorly as tl
 import torch
 from tensorly.decomposition import tensor_train_matrix
-from tensorly.tt_matrix import tt_matrix_to_matrix
+from tensorly.tt_matrix import TTMatrix
 from torch import Tensor
+from torch.nn.functional import pad
 
-from mpo_tutorial.shapes import Shape
-
-
-def contract(cores: Sequence[Tensor]) -> Tensor:
-    """The (in, out) matrix that a chain of cores stands for. Gradients flow through it.
-
-    Parameters
-    ----------
-    cores : sequence of Tensor, each of shape (bond_left, in_k, out_k, bond_right)
-
-    Returns
-    -------
-    Tensor of shape (in_1 * .. * in_n, out_1 * .. * out_n)
-    """
-    with tl.backend_context("pytorch", local_threadsafe=True):
-        return tt_matrix_to_matrix(list(cores))
+from mpo_tutorial.contraction import contract
+from mpo_tutorial.linalg import positive_qr, require_finite, require_floating, svd
+from mpo_tutorial.shapes import Shape, is_integer
 
 
 @dataclass(frozen=True)
@@ -49,57 +38,157 @@ class MPO:
 
     >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
     <torch._C.Generator ...>
-    >>> mpo = MPO.from_matrix(torch.randn(384, 384), Shape((3, 4, 4, 4, 2), (2, 4, 4, 4, 3)))
+    >>> mpo = MPO.from_matrix(torch.randn(384, 384), ((3, 4, 4, 4, 2), (2, 4, 4, 4, 3)))
     >>> mpo.bonds, mpo.n_params, round(mpo.ratio, 3)
     ((6, 96, 96, 6), 165960, 1.125)
-    >>> mpo.compress(32).bonds
-    (6, 32, 32, 6)
+    >>> print(mpo.compress(32).draw())
+      2    4    4    4    3
+      |    |    |    |    |
+      o-6--o-32-#-32-o-6--o
+      |    |    |    |    |
+      3    4    4    4    2
+
+    Parameters
+    ----------
+    cores : tuple of Tensor, core k of shape (bond_left, in_k, out_k, bond_right)
+        Two at least; the outer bonds are 1.
+    padding : (int, int)
+        As in `Shape`: rows and columns at the end that `to_matrix` leaves out.
+
+    Raises
+    ------
+    ValueError
+        If the cores do not chain, or their numbers are integers or complex.
     """
 
     cores: tuple[Tensor, ...]
+    padding: tuple[int, int] = (0, 0)
+
+    def __post_init__(self):
+        shapes = [tuple(core.shape) for core in self.cores]
+        ends = [1, *(shape[-1] for shape in shapes)] if all(map(len, shapes)) else []
+        if (
+            len(shapes) < 2
+            or any(len(shape) != 4 for shape in shapes)
+            or ends[-1] != 1
+            or any(left != shape[0] for left, shape in zip(ends, shapes, strict=False))
+        ):
+            raise ValueError(
+                "cores must chain: two or more of shape (bond_left, in, out, bond_right), the bonds between neighbours "
+                f"equal, the outer ones 1; got {shapes}"
+            )
+        for core in self.cores:
+            require_floating(core)
 
     @classmethod
-    def from_matrix(cls, matrix: Tensor, shape: Shape, max_bond: int | None = None) -> "MPO":
+    def from_matrix(
+        cls,
+        matrix: Tensor,
+        shape: Shape | tuple[Sequence[int], Sequence[int]],
+        max_bond: int | Sequence[int] | None = None,
+        cutoff: float | None = None,
+    ) -> "MPO":
         """Decompose a matrix by TT-SVD, with the orthogonality centre on the central core.
 
         Parameters
         ----------
         matrix : Tensor of shape (in, out), floating point
-        shape : Shape
-            Legs whose products are (in, out).
-        max_bond : int, optional
-            Cap on every bond dimension. Without it the bonds are full and nothing is lost but rounding.
+            Half precision is computed in float32, singular values always in float64; the cores have the matrix's
+            dtype and device.
+        shape : Shape, or a pair of tuples (in legs, out legs)
+        max_bond : int or sequence of n - 1 ints, optional
+            A cap on every bond dimension, or a bond dimension each. Without it, and without a cutoff, the bonds are
+            full and nothing is lost but rounding.
+        cutoff : float, optional
+            As in `compress`.
 
         Raises
         ------
         ValueError
-            If the legs do not multiply out to the matrix, a number in it is not finite, or `max_bond` is below 1.
+            If the legs do not multiply out to the matrix, it is no floating point matrix, a number in it is not
+            finite, or a bond or the cutoff is out of range.
         """
+        shape = Shape.of(shape)
+        require_floating(matrix)
         if tuple(matrix.shape) != (shape.in_size, shape.out_size):
+            padding = f" less the padding {shape.padding}" if any(shape.padding) else ""
             raise ValueError(
-                f"the legs must multiply out to the matrix: {shape.in_legs} x {shape.out_legs} is "
-                f"{shape.in_size} x {shape.out_size}, the matrix {' x '.join(map(str, matrix.shape))}"
+                f"the legs must multiply out to the matrix: {shape.in_legs} x {shape.out_legs}{padding} is "
+                f"{shape.in_size} x {shape.out_size}, the matrix {' x '.join(map(str, matrix.shape)) or 'a number'}"
             )
-        if not torch.isfinite(matrix).all():
-            row, column = (~torch.isfinite(matrix)).nonzero()[0].tolist()
-            raise ValueError(
-                f"a matrix to decompose must be finite, got {matrix[row, column]} in row {row}, column {column}"
-            )
-        legs = matrix.detach().double().reshape(*shape.in_legs, *shape.out_legs)
-        rank = (1, *_capped(shape.full_bonds, max_bond), 1)
+        require_finite(matrix)
+        rows, columns = shape.padding
+        legs = pad(matrix.detach().to(_working(matrix.dtype)), (0, columns, 0, rows))
+        rank = (1, *_caps(max_bond, shape), 1)
         with tl.backend_context("pytorch", local_threadsafe=True):
-            cores = tensor_train_matrix(legs, rank=rank, svd=_svd).factors
-        mpo = cls(tuple(cores))._centre_moved_left(from_core=shape.n_cores - 1, to_core=shape.central)
-        return cls(tuple(core.to(matrix.dtype).contiguous() for core in mpo.cores))
+            cores = tensor_train_matrix(legs.reshape(*shape.in_legs, *shape.out_legs), rank=rank, svd=svd).factors
+        mpo = cls(tuple(cores), shape.padding)
+        mpo = mpo.canonize(shape.central) if cutoff is None else mpo.compress(cutoff=cutoff)
+        return mpo._to(matrix.dtype)
+
+    @classmethod
+    def identity(cls, legs: Sequence[int]) -> "MPO":
+        """The identity on prod(legs) dimensions: every bond is 1."""
+        return cls(tuple(torch.eye(leg)[None, :, :, None] for leg in legs))
+
+    @classmethod
+    def random(
+        cls,
+        shape: Shape | tuple[Sequence[int], Sequence[int]],
+        max_bond: int | Sequence[int] | None = None,
+        std: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> "MPO":
+        """Independent normal cores, such that the numbers in the matrix have standard deviation `std`.
+
+        Each is a sum over prod(bonds) paths of products of n core entries, whence the spread of an entry.
+        """
+        shape = Shape.of(shape)
+        ends = (1, *_caps(max_bond, shape), 1)
+        spread = (std**2 / math.prod(ends)) ** (1 / (2 * shape.n_cores))
+        legs = zip(ends, shape.in_legs, shape.out_legs, ends[1:], strict=False)
+        return cls(tuple(spread * torch.randn(core, generator=generator) for core in legs), shape.padding)
+
+    @classmethod
+    def ising(cls, n_sites: int, field: float, coupling: float = 1.0) -> "MPO":
+        """The transverse-field Ising Hamiltonian of an open chain, -J sum Z_i Z_{i+1} - h sum X_i, in float64.
+
+        Its bonds are 3: so much has to be remembered between two sites, namely whether the sum's term is still to come,
+        has begun with a Z here, or is complete.
+        """
+        if not is_integer(n_sites) or n_sites < 2:
+            raise ValueError(f"a chain has an integer number of sites from 2, got {n_sites!r}")
+        z, x, one = torch.tensor([[[1, 0], [0, -1]], [[0, 1], [1, 0]], [[1, 0], [0, 1]]], dtype=torch.float64)
+        core = torch.zeros(3, 2, 2, 3, dtype=torch.float64)  # bond 0: to come, 1: begun, 2: complete
+        core[0, :, :, 0] = core[2, :, :, 2] = one
+        core[0, :, :, 1], core[1, :, :, 2], core[0, :, :, 2] = z, -coupling * z, -field * x
+        return cls((core[:1], *[core.clone() for _ in range(n_sites - 2)], core[..., 2:]))
+
+    @classmethod
+    def from_tensorly(cls, tt_matrix: TTMatrix) -> "MPO":
+        """An MPO of the factors of TensorLy's TT-matrix, of its PyTorch or NumPy backend; it shares their memory."""
+        return cls(tuple(torch.as_tensor(core) for core in tt_matrix.factors))
+
+    def to_tensorly(self) -> TTMatrix:
+        """TensorLy's TT-matrix, of the padded matrix; it shares the cores' memory."""
+        with tl.backend_context("pytorch", local_threadsafe=True):
+            return TTMatrix(list(self.cores))
 
     @property
     def shape(self) -> Shape:
-        return Shape(tuple(core.shape[1] for core in self.cores), tuple(core.shape[2] for core in self.cores))
+        return Shape(
+            tuple(core.shape[1] for core in self.cores), tuple(core.shape[2] for core in self.cores), self.padding
+        )
 
     @property
     def bonds(self) -> tuple[int, ...]:
         """The n - 1 inner bond dimensions."""
         return tuple(core.shape[3] for core in self.cores[:-1])
+
+    @property
+    def full_bonds(self) -> tuple[int, ...]:
+        """The bonds without truncation (Liu et al. 2021, Eq. 2)."""
+        return self.shape.full_bonds
 
     @property
     def central(self) -> Tensor:
@@ -120,77 +209,190 @@ class MPO:
 
     def to_matrix(self) -> Tensor:
         """The matrix of shape (in, out)."""
-        return contract(self.cores)
+        return contract(self.cores, self.padding)
 
-    def compress(self, max_bond: int) -> "MPO":
-        """Cut every bond to at most `max_bond`, each at its best; the centre ends on the central core.
+    def apply(self, x: Tensor) -> Tensor:
+        """x M, sent through the chain core by core, the matrix never formed.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., in)
+
+        Returns
+        -------
+        Tensor of shape (..., out)
+        """
+        shape = self.shape
+        if x.shape[-1] != shape.in_size:
+            raise ValueError(f"x must end in an axis of {shape.in_size}, got the shape {tuple(x.shape)}")
+        batch, (to_do, _) = math.prod(x.shape[:-1]), shape.padded_size
+        state = pad(x, (0, self.padding[0])).reshape(batch, 1, 1, to_do)  # batch, out legs done, bond, in legs to do
+        for core in self.cores:
+            bond, leg, *_ = core.shape
+            to_do //= leg
+            state = state.reshape(batch, state.shape[1], bond, leg, to_do)
+            state = torch.einsum("zobit,bijr->zojrt", state, core).flatten(1, 2)
+        return state.reshape(*x.shape[:-1], shape.padded_size[1])[..., : shape.out_size]
+
+    def canonize(self, centre: int) -> "MPO":
+        """The same matrix with the orthogonality centre on core `centre`.
+
+        Every core left of it becomes a left isometry, every core right of it a right isometry. Bonds that are larger
+        than their neighbours can use shrink.
+
+        Raises
+        ------
+        ValueError
+            If `centre` is no core's number.
+        """
+        n = len(self.cores)
+        if not is_integer(centre) or not 0 <= centre < n:
+            raise ValueError(f"the centre is a core's number, 0 to {n - 1}, got {centre!r}")
+        cores = list(self._to(_working(self.cores[0].dtype)).cores)
+        for k in range(centre):
+            left, *legs, right = cores[k].shape
+            q, r = positive_qr(cores[k].reshape(-1, right))
+            cores[k] = q.reshape(left, *legs, -1)
+            cores[k + 1] = torch.tensordot(r, cores[k + 1], dims=1)
+        for k in range(n - 1, centre, -1):
+            left, *legs, right = cores[k].shape
+            q, r = positive_qr(cores[k].reshape(left, -1).T)
+            cores[k] = q.T.reshape(-1, *legs, right)
+            cores[k - 1] = torch.tensordot(cores[k - 1], r.T, dims=1)
+        return MPO(tuple(cores), self.padding)._to(self.cores[0].dtype)
+
+    def compress(self, max_bond: int | Sequence[int] | None = None, cutoff: float | None = None) -> "MPO":
+        """Cut the bonds, each at its best; the centre ends on the central core.
 
         The gauge that it starts from does not matter: the orthogonality centre is brought to the first core, then
         travels right, and each bond is cut where the centre is. There the discarded singular values are the error
         (Liu et al. 2021, Eq. 3, with squares), and the errors of all bonds together obey their Eq. 4.
 
+        Parameters
+        ----------
+        max_bond : int or sequence of n - 1 ints, optional
+            A cap on every bond dimension, or one for each.
+        cutoff : float in [0, 1), optional
+            Relative discarded weight: at each bond as many of the smallest singular values go as together have at
+            most this share of the squared norm. The relative error stays below sqrt((n - 1) cutoff).
+
         Raises
         ------
         ValueError
-            If `max_bond` is below 1.
+            If neither is given, or one is out of range.
         """
-        n, dtype = len(self.cores), self.cores[0].dtype
-        bonds = _capped(self.bonds, max_bond)
-        double = MPO(tuple(core.detach().double() for core in self.cores))
-        cores = list(double._centre_moved_left(from_core=n - 1, to_core=0).cores)
-        for k, bond in enumerate(bonds):
+        if max_bond is None and cutoff is None:
+            raise ValueError("compress needs a max_bond or a cutoff, got neither")
+        if cutoff is not None and not (isinstance(cutoff, Real) and 0 <= cutoff < 1):
+            raise ValueError(f"a cutoff lies in [0, 1), got {cutoff!r}")
+        cores = list(self._to(torch.float64).canonize(0).cores)
+        allowed = (cutoff or 0) * torch.linalg.vector_norm(cores[0]) ** 2
+        for k, cap in enumerate(_caps(max_bond, self.shape)):
             left, *legs, right = cores[k].shape
-            u, s, vh = _svd(cores[k].reshape(-1, right))
-            bond = min(bond, len(s))
-            cores[k] = u[:, :bond].reshape(left, *legs, bond)
-            cores[k + 1] = torch.tensordot(s[:bond, None] * vh[:bond], cores[k + 1], dims=1)
-        mpo = MPO(tuple(cores))._centre_moved_left(from_core=n - 1, to_core=self.shape.central)
-        return MPO(tuple(core.to(dtype).contiguous() for core in mpo.cores))
+            u, s, vh = svd(cores[k].reshape(-1, right))
+            if cutoff is not None:
+                discarded = s.square().flip(0).cumsum(0).flip(0)  # [j]: weight of all from j on
+                cap = min(cap, max(1, int((discarded > allowed).sum())))
+            cores[k] = u[:, :cap].reshape(left, *legs, -1)
+            cores[k + 1] = torch.tensordot(s[:cap, None] * vh[:cap], cores[k + 1], dims=1)
+        return MPO(tuple(cores), self.padding).canonize(self.shape.central)._to(self.cores[0].dtype)
 
-    def _centre_moved_left(self, from_core: int, to_core: int) -> "MPO":
-        """Make every core right of `to_core`, up to `from_core`, a right isometry, and push the rest leftwards."""
-        cores = list(self.cores)
-        for k in range(from_core, to_core, -1):
-            left, *legs, right = cores[k].shape
-            q, r = torch.linalg.qr(cores[k].reshape(left, -1).T)
-            signs = torch.where(r.diagonal() < 0, -1.0, 1.0).to(r)
-            cores[k] = (q * signs).T.reshape(-1, *legs, right)
-            cores[k - 1] = torch.tensordot(cores[k - 1], (signs[:, None] * r).T, dims=1)
-        return MPO(tuple(cores))
+    def norm(self) -> float:
+        """Frobenius norm of the (padded) matrix, without forming it."""
+        return torch.linalg.vector_norm(self._to(torch.float64).canonize(0).cores[0]).item()
+
+    def inner(self, other: "MPO") -> float:
+        """Sum of the products of both (padded) matrices' entries, tr(A^T B), without forming them."""
+        self._require_like(other)
+        meeting = torch.ones(1, 1, dtype=torch.float64, device=self.cores[0].device)
+        for mine, its in zip(self.cores, other.cores, strict=True):
+            half = torch.tensordot(meeting.T, mine.detach().double(), dims=1)
+            meeting = torch.tensordot(half, its.detach().double(), dims=([0, 1, 2], [0, 1, 2]))
+        return meeting.item()
+
+    def __add__(self, other: "MPO") -> "MPO":
+        """The sum: bonds add up. `compress` brings them down again."""
+        if not isinstance(other, MPO):
+            return NotImplemented
+        self._require_like(other)
+        last = len(self.cores) - 1
+        cores = []
+        for k, (mine, its) in enumerate(zip(self.cores, other.cores, strict=True)):
+            if k == 0:
+                cores.append(torch.cat([mine, its], dim=3))
+            elif k == last:
+                cores.append(torch.cat([mine, its], dim=0))
+            else:
+                above, below = pad(mine, (0, its.shape[3])), pad(its, (mine.shape[3], 0))
+                cores.append(torch.cat([above, below], dim=0))
+        return MPO(tuple(cores), self.padding)
+
+    def __mul__(self, factor: float) -> "MPO":
+        """The matrix times a number, which goes into the central core."""
+        if not isinstance(factor, Real):
+            return NotImplemented
+        centre = self.shape.central
+        cores = (factor * core if k == centre else core.clone() for k, core in enumerate(self.cores))
+        return MPO(tuple(cores), self.padding)
+
+    __rmul__ = __mul__
+
+    def __matmul__(self, other: "MPO") -> "MPO":
+        """The matrix product: bonds multiply."""
+        if not isinstance(other, MPO):
+            return NotImplemented
+        if self.shape.out_legs != other.shape.in_legs or self.padding[1] or other.padding[0]:
+            raise ValueError(
+                "a product needs the out legs of the left to be the in legs of the right, without padding; got "
+                f"{self.shape} and {other.shape}"
+            )
+        cores = []
+        for mine, its in zip(self.cores, other.cores, strict=True):
+            core = torch.einsum("aijb,cjkd->acikbd", mine, its)
+            cores.append(core.flatten(4, 5).flatten(0, 1))
+        return MPO(tuple(cores), (self.padding[0], other.padding[1]))
+
+    def draw(self) -> str:
+        """The chain as text: out legs above, in legs below, bonds between, the central core as #."""
+        bonds = [str(bond) for bond in self.bonds]
+        width = max(len(label) for label in (*bonds, *map(str, (*self.shape.in_legs, *self.shape.out_legs)))) + 2
+        nodes = ["#" if k == self.shape.central else "o" for k in range(len(self.cores))]
+        chain = nodes[0] + "".join(b.center(width, "-") + node for b, node in zip(bonds, nodes[1:], strict=True))
+
+        def above_nodes(labels: Sequence[object]) -> str:
+            return "".join(str(label).center(width + 1) for label in labels).rstrip()
+
+        start = " " * (width // 2)
+        sticks = above_nodes(["|"] * len(nodes))
+        legs = self.shape
+        return "\n".join([above_nodes(legs.out_legs), sticks, (start + chain), sticks, above_nodes(legs.in_legs)])
+
+    def _to(self, dtype: torch.dtype) -> "MPO":
+        """Cut off from autograd, in another dtype."""
+        return MPO(tuple(core.detach().to(dtype).contiguous() for core in self.cores), self.padding)
+
+    def _require_like(self, other: "MPO") -> None:
+        if self.shape != other.shape:
+            raise ValueError(f"both MPOs need the same legs and padding, got {self.shape} and {other.shape}")
 
 
-def _capped(bonds: tuple[int, ...], max_bond: int | None) -> tuple[int, ...]:
+def _caps(max_bond: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:
+    """The largest dimension that each inner bond may have."""
+    full = shape.full_bonds
     if max_bond is None:
-        return bonds
-    if not isinstance(max_bond, int) or isinstance(max_bond, bool) or max_bond < 1:
+        return full
+    if isinstance(max_bond, Sequence) and not isinstance(max_bond, str):
+        if len(max_bond) != len(full):
+            raise ValueError(f"{shape.n_cores} cores have {len(full)} inner bonds, got {len(max_bond)}: {max_bond}")
+        for bond, most in zip(max_bond, full, strict=True):
+            if not is_integer(bond) or not 1 <= bond <= most:
+                raise ValueError(f"a bond dimension here is an integer from 1 to {most}, got {bond!r} in {max_bond}")
+        return tuple(max_bond)
+    if not is_integer(max_bond) or max_bond < 1:
         raise ValueError(f"a bond dimension is a positive integer, got {max_bond!r}")
-    return tuple(min(bond, max_bond) for bond in bonds)
+    return tuple(min(bond, max_bond) for bond in full)
 
 
-def _svd(matrix: Tensor, n_eigenvecs: int | None = None, **_ignored) -> tuple[Tensor, Tensor, Tensor]:
-    """SVD in the form that TensorLy's `svd=` asks for (it also hands over a `random_state`, of no use here).
-
-    A wide matrix goes through its small Gram matrix. The squares in it halve the digits of the smallest singular
-    values; in float64 that leaves eight, more than float32 cores can hold. U comes from a symmetric eigenproblem, so it
-    is orthonormal to the last digit.
-    """
-    rows, columns = matrix.shape
-    if columns < 2 * rows:
-        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    else:
-        u = torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)
-        projected = u.T @ matrix
-        s = torch.linalg.vector_norm(projected, dim=1)
-        vh = projected / s.clamp(min=torch.finfo(s.dtype).tiny)[:, None]
-    return u[:, :n_eigenvecs], s[:n_eigenvecs], vh[:n_eigenvecs]
-
-
-def relative_error(approximation: Tensor, matrix: Tensor) -> float:
-    """Frobenius norm of the difference over that of `matrix`; 0 if both are zero.
-
-    >>> relative_error(torch.tensor([[3.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
-    0.8
-    """
-    difference = torch.linalg.vector_norm((approximation - matrix).double()).item()
-    norm = torch.linalg.vector_norm(matrix.double()).item()
-    return difference / norm if norm else (math.inf if difference else 0.0)
+def _working(dtype: torch.dtype) -> torch.dtype:
+    """What is precise enough to orthogonalise in."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype

@@ -1,7 +1,18 @@
 """Splitting the two sides of a matrix into legs, one pair of legs for each core."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
+
+# Liu et al. 2021, appendix: the matrices of ALBERT and BERT, five cores each. What the appendix prints for BERT's own
+# embedding does not multiply out; `balanced_shape(30522, 768)` is a shape that does.
+_PAPER = {
+    "albert_embedding": ((5, 10, 10, 10, 6), (2, 2, 4, 4, 2)),
+    "feed_forward_in": ((3, 4, 4, 4, 4), (4, 4, 8, 6, 4)),
+    "feed_forward_out": ((4, 4, 8, 6, 4), (3, 4, 4, 4, 4)),
+    "attention": ((3, 4, 4, 4, 4), (4, 4, 4, 4, 3)),
+}
 
 
 @dataclass(frozen=True)
@@ -13,20 +24,25 @@ class Shape:
     (384, 384)
     >>> shape.full_bonds
     (6, 96, 96, 6)
+    >>> Shape((8, 8, 10, 8, 6), (3, 4, 4, 4, 4), padding=(198, 0)).in_size
+    30522
 
     Parameters
     ----------
     in_legs, out_legs : tuple of int
         The paper's i_1..i_n and j_1..j_n. Equally many of both, two at least, each one at least.
+    padding : (int, int)
+        Rows and columns of zeros that are added to the matrix at its end, where its sizes do not split well.
 
     Raises
     ------
     ValueError
-        If the numbers of legs differ, or are below two, or a leg is no positive integer.
+        If the numbers of legs differ, or are below two, or a leg is no positive integer, or the padding leaves nothing.
     """
 
     in_legs: tuple[int, ...]
     out_legs: tuple[int, ...]
+    padding: tuple[int, int] = (0, 0)
 
     def __post_init__(self):
         if len(self.in_legs) != len(self.out_legs):
@@ -36,17 +52,40 @@ class Shape:
             )
         if len(self.in_legs) < 2:
             raise ValueError(f"a shape needs at least 2 legs on each side, got {self.in_legs}")
-        for leg in self.in_legs + self.out_legs:
-            if not isinstance(leg, int) or isinstance(leg, bool) or leg < 1:
+        for leg in (*self.in_legs, *self.out_legs):
+            if not is_integer(leg) or leg < 1:
                 raise ValueError(f"a leg is a positive integer, got {leg!r} in {self.in_legs}, {self.out_legs}")
+        if len(self.padding) != 2:
+            raise ValueError(f"padding is a pair, rows and columns, got {self.padding!r}")
+        for zeros, size in zip(self.padding, self.padded_size, strict=True):
+            if not is_integer(zeros) or not 0 <= zeros < size:
+                raise ValueError(f"padding is an integer from 0 to {size - 1} here, got {zeros!r} in {self.padding!r}")
+
+    @classmethod
+    def of(cls, shape: "Shape | tuple[Sequence[int], Sequence[int]]") -> "Shape":
+        """A shape as it is, or made of a pair (in legs, out legs)."""
+        if isinstance(shape, cls):
+            return shape
+        try:
+            in_legs, out_legs = map(tuple, shape)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"a shape is a Shape or a pair of tuples (in legs, out legs), got {shape!r}") from error
+        return cls(in_legs, out_legs)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """The products of the legs."""
+        return math.prod(self.in_legs), math.prod(self.out_legs)
 
     @property
     def in_size(self) -> int:
-        return math.prod(self.in_legs)
+        """Rows of the matrix, without padding."""
+        return self.padded_size[0] - self.padding[0]
 
     @property
     def out_size(self) -> int:
-        return math.prod(self.out_legs)
+        """Columns of the matrix, without padding."""
+        return self.padded_size[1] - self.padding[1]
 
     @property
     def n_cores(self) -> int:
@@ -62,6 +101,38 @@ class Shape:
         """The n - 1 inner bond dimensions without truncation (Liu et al. 2021, Eq. 2)."""
         pairs = [i * j for i, j in zip(self.in_legs, self.out_legs, strict=True)]
         return tuple(min(math.prod(pairs[:k]), math.prod(pairs[k:])) for k in range(1, len(pairs)))
+
+    def n_params(self, bonds: Sequence[int]) -> int:
+        """Parameters of n cores with these n - 1 inner bonds: the numerator of Liu et al. 2021, Eq. 5.
+
+        >>> Shape((3, 4, 4, 4, 4), (4, 4, 4, 4, 3)).n_params((12, 192, 192, 12))
+        663840
+        """
+        ends = (1, *bonds, 1)
+        return sum(
+            left * i * j * right for left, i, j, right in zip(ends, self.in_legs, self.out_legs, ends[1:], strict=False)
+        )
+
+
+def is_integer(value: object) -> bool:
+    """Whether a value is an integer, of Python or NumPy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def paper(name: str) -> Shape:
+    """A shape of the appendix of Liu et al. 2021, by name.
+
+    >>> paper("attention").full_bonds
+    (12, 192, 192, 12)
+
+    Raises
+    ------
+    ValueError
+        If the name is none of albert_embedding, feed_forward_in, feed_forward_out, attention.
+    """
+    if name not in _PAPER:
+        raise ValueError(f"the paper's shapes are {', '.join(_PAPER)}, got {name!r}")
+    return Shape(*_PAPER[name])
 
 
 def balanced_legs(size: int, n: int, larger_side: str = "left") -> tuple[int, ...]:
@@ -80,14 +151,11 @@ def balanced_legs(size: int, n: int, larger_side: str = "left") -> tuple[int, ..
     ValueError
         If `size` is below 1, n below 2 or `larger_side` neither "left" nor "right".
     """
-    if size < 1 or n < 2:
-        raise ValueError(f"a side of at least 1 is split into at least 2 legs, got size {size} and {n} legs")
+    _check_split(size, n)
     if larger_side not in ("left", "right"):
         raise ValueError(f"larger_side is 'left' or 'right', got {larger_side!r}")
-    from sympy import factorint  # comes with torch, and takes half a second to import
-
     legs = [1] * n
-    for prime in reversed(factorint(size, multiple=True)):
+    for prime in reversed(_primes(size)):
         legs[legs.index(min(legs))] *= prime
     middle, *rest = sorted(legs, reverse=True)
     larger, smaller = rest[0::2], rest[1::2]
@@ -97,12 +165,58 @@ def balanced_legs(size: int, n: int, larger_side: str = "left") -> tuple[int, ..
     return (*reversed(left), middle, *right)
 
 
+def padded(size: int, n: int) -> int:
+    """The size itself if it splits well into n legs, else the next one that has only the primes 2, 3 and 5.
+
+    It splits well if its largest prime is at most 7 or at most twice an even leg, size ** (1 / n).
+
+    >>> padded(768, 5), padded(784, 4), padded(30522, 5), padded(97, 3)
+    (768, 784, 30720, 100)
+
+    Raises
+    ------
+    ValueError
+        If `size` is below 1 or n below 2.
+    """
+    _check_split(size, n)
+    if max(_primes(size), default=1) <= max(7, 2 * size ** (1 / n)):
+        return size
+    while max(_primes(size)) > 5:
+        size += 1
+    return size
+
+
 def balanced_shape(in_size: int, out_size: int, n: int = 5) -> Shape:
     """Shape of an (in_size x out_size) matrix in n cores whose full bonds peak beside the central core.
 
+    A side that does not split well is padded with zeros; the shape says with how many.
+
     >>> balanced_shape(384, 1536)
-    Shape(in_legs=(3, 4, 4, 4, 2), out_legs=(4, 4, 6, 4, 4))
+    Shape(in_legs=(3, 4, 4, 4, 2), out_legs=(4, 4, 6, 4, 4), padding=(0, 0))
     >>> balanced_shape(384, 1536).full_bonds
     (12, 192, 128, 8)
+    >>> balanced_shape(30522, 768).padding
+    (198, 0)
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1 or n below 2.
     """
-    return Shape(balanced_legs(in_size, n, "left"), balanced_legs(out_size, n, "right"))
+    in_padded, out_padded = padded(in_size, n), padded(out_size, n)
+    return Shape(
+        balanced_legs(in_padded, n, "left"),
+        balanced_legs(out_padded, n, "right"),
+        (in_padded - in_size, out_padded - out_size),
+    )
+
+
+def _check_split(size: int, n: int) -> None:
+    if not is_integer(size) or not is_integer(n) or size < 1 or n < 2:
+        raise ValueError(f"a side of at least 1 is split into at least 2 legs, got size {size!r} and {n!r} legs")
+
+
+def _primes(size: int) -> list[int]:
+    from sympy import factorint  # comes with torch, and takes half a second to import
+
+    return factorint(size, multiple=True)

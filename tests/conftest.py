@@ -7,8 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 
 from mpo_tutorial.sources import model_path
+
+# `make test` and `make test-full`. Nothing is timed, and the same examples are drawn everywhere.
+for profile, examples in (("quick", 100), ("thorough", 10_000)):
+    settings.register_profile(profile, max_examples=examples, deadline=None, derandomize=True, database=None)
+settings.load_profile("quick")
 
 ROOT = Path(__file__).parents[1]
 POSITIVE, NEGATIVE = ("good", "great", "fine", "lovely"), ("bad", "awful", "dull", "poor")

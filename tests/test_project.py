@@ -20,8 +20,8 @@ from mpo_tutorial.sources import INSTALL_OFFLINE
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
-ORDER = ["shapes", "mpo", "layers", "config", "results", "sources", "data", "model", "checkpoint", "training"]
-ORDER += ["finetune", "compare", "plots", "demo", "doctor", "cli"]
+ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "config", "results"]
+ORDER += ["sources", "data", "model", "checkpoint", "training", "finetune", "compare", "plots", "demo", "doctor", "cli"]
 
 
 def imports_of(path: Path) -> set[str]:
