@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-full lab readme venv
+.PHONY: help demo test test-full lab bench readme venv
 
 help:
 	@echo "make demo       compress a BERT, train a twentieth of it, draw the trade-off (a few minutes)"
 	@echo "make test       all tests but the long ones"
 	@echo "make test-full  the long ones too"
 	@echo "make lab        the course in JupyterLab"
+	@echo "make bench      speed and memory beside other libraries (a quarter of an hour)"
 	@echo "make readme     the README's table and picture again, from the records"
 
 demo: .venv/demo-installed
@@ -19,7 +20,10 @@ test: .venv/test-installed
 	$(BIN)/python -m pytest -m "not full"
 
 test-full: .venv/test-installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --hypothesis-profile=thorough
+
+bench: .venv/bench-installed
+	$(BIN)/mpo-tutorial bench
 
 lab: .venv/lab-installed
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
@@ -39,6 +43,10 @@ $(BIN)/python:
 
 .venv/test-installed: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[offline,lab,dev]"
+	@touch $@
+
+.venv/bench-installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[bench]"
 	@touch $@
 
 .venv/lab-installed: $(BIN)/python pyproject.toml constraints.txt

@@ -1,9 +1,9 @@
-"""Write the README's table and picture anew from the records: `make readme`."""
+"""Write the README's table and picture, and the benchmarks' tables, anew from the records: `make readme`."""
 
 import re
 from pathlib import Path
 
-from mpo_tutorial import plots, results
+from mpo_tutorial import bench_tables, plots, results
 
 ROOT = Path(__file__).parents[1]
 
@@ -13,13 +13,14 @@ alt_text = plots.demo_alt_text(rows, demo["curve"])
 plots.save(plots.demo_picture(rows, demo["curve"], demo["chance"]), ROOT / "docs" / "tradeoff.png", alt_text)
 
 parts = {
-    "table": results.markdown_of_comparison(results.shipped("compare")),
-    "picture": f"![{alt_text}](docs/tradeoff.png)",
+    ("README.md", "table"): results.markdown_of_comparison(results.shipped("compare")),
+    ("README.md", "picture"): f"![{alt_text}](docs/tradeoff.png)",
+    ("benchmarks/README.md", "tables"): bench_tables.markdown(results.shipped("bench")),
 }
-readme = (ROOT / "README.md").read_text(encoding="utf-8")
-for name, text in parts.items():
+for (path, name), text in parts.items():
+    page = (ROOT / path).read_text(encoding="utf-8")
     block = f"<!-- {name} -->\n{text}\n<!-- end of {name} -->"
-    readme, found = re.subn(rf"<!-- {name} -->.*<!-- end of {name} -->", lambda _, b=block: b, readme, flags=re.DOTALL)
+    page, found = re.subn(rf"<!-- {name} -->.*<!-- end of {name} -->", lambda _, b=block: b, page, flags=re.DOTALL)
     if found != 1:
-        raise ValueError(f"the README must hold the mark <!-- {name} --> once, it holds it {found} times")
-(ROOT / "README.md").write_text(readme, encoding="utf-8")
+        raise ValueError(f"{path} must hold the mark <!-- {name} --> once, it holds it {found} times")
+    (ROOT / path).write_text(page, encoding="utf-8")

@@ -150,6 +150,26 @@ def report():
 
 
 @app.command()
+def bench(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeat: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Turns of each contender.")] = 7,
+    out: Out = Path("runs/bench"),
+):
+    """Speed and memory beside other libraries and the counted limit (about a quarter of an hour on two quiet cores)."""
+    from mpo_tutorial.bench import bench, check_options
+    from mpo_tutorial.bench_tables import tables
+
+    check_options(device, repeat)
+    _require_writable(out)
+    record = bench(device=device, repeat=repeat, show=console.print)
+    results.write_record(record, out / "record.json")
+    for table in tables(record):
+        console.print(f"\n{table.title}")
+        _print_table(table.head, table.rows)
+    console.print(f"\nRecord: {out / 'record.json'}")
+
+
+@app.command()
 def doctor():
     """Check this machine: Python, packages, threads, memory, GPU, model, data, hub, disk."""
     from mpo_tutorial.doctor import examine
@@ -170,7 +190,12 @@ def _config(options: dict) -> RunConfig:
     config = RunConfig(**{name: value for name, value in options.items() if name in names})
     model_path(config.model)
     load_task(config.task).train(config.train_size)
-    out = options["out"]
+    _require_writable(options["out"])
+    return config
+
+
+def _require_writable(out: Path) -> None:
+    """Make the output folder, or refuse it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=out):
@@ -179,7 +204,6 @@ def _config(options: dict) -> RunConfig:
         raise OSError(
             f"the output folder must be writable, {out} is not ({error.strerror}); take another by --out"
         ) from error
-    return config
 
 
 def _print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

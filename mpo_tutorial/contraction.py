@@ -26,10 +26,10 @@ def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0)) -> Tens
     right = _merged(cores[middle + 1 :]) if len(cores) > 2 else centre.new_ones(1, 1, 1, 1)
     left_first, right_first = _orders(left.shape, centre.shape, right.shape, frozen_centre=True)
     parts = (_joined(left, centre), right) if left_first < right_first else (left, _joined(centre, right))
-    blocks = _joined(*parts)[0, ..., 0]  # in, out of the left side, of the centre, of the right side
+    # Reshaped, not indexed: the gradient of an index fills a tensor with zeros first.
+    blocks = _joined(*parts).flatten(0, 1).flatten(-2)  # in, out of the left side, of the centre, of the right side
     matrix = blocks.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
-    rows, columns = matrix.shape
-    return matrix[: rows - padding[0], : columns - padding[1]]
+    return matrix[: len(matrix) - padding[0], : matrix.shape[1] - padding[1]] if any(padding) else matrix
 
 
 def multiplications(shape: Shape, bonds: Sequence[int], frozen_centre: bool = True) -> int:

@@ -68,14 +68,18 @@ def singular_values(matrix: Tensor) -> Tensor:
     return torch.where(squares > rounding, squares, 0.0).sqrt()
 
 
-def _upper_gram(matrix: Tensor, n_blocks: int = 4) -> Tensor:
-    """Upper triangle, in blocks of rows, of matrix @ matrix.T in float64. What lies far below the diagonal stays 0."""
-    matrix = matrix.double()
-    gram = matrix.new_zeros(len(matrix), len(matrix))
-    start = 0
-    for block in matrix.chunk(n_blocks):
-        gram[start : start + len(block), start:] = block @ matrix[start:].T
-        start += len(block)
+def _upper_gram(matrix: Tensor, n_blocks: int = 4, chunk: int = 2**21) -> Tensor:
+    """Upper triangle, in blocks of rows, of matrix @ matrix.T in float64. What lies far below the diagonal stays 0.
+
+    The long side is taken in chunks, so that no second copy of a large matrix is needed for the digits.
+    """
+    rows = len(matrix)
+    gram = torch.zeros(rows, rows, dtype=torch.float64, device=matrix.device)
+    for columns in matrix.split(max(1, chunk // rows), dim=1):
+        columns, start = columns.double(), 0
+        for block in columns.chunk(n_blocks):
+            gram[start : start + len(block), start:].addmm_(block, columns[start:].T)
+            start += len(block)
     return gram
 
 

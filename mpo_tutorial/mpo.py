@@ -122,8 +122,15 @@ class MPO:
         rank = (1, *_caps(max_bond, shape), 1)
         with tl.backend_context("pytorch", local_threadsafe=True):
             cores = tensor_train_matrix(legs.reshape(*shape.in_legs, *shape.out_legs), rank=rank, svd=svd).factors
+        if cutoff is not None:
+            return cls(tuple(cores), shape.padding).compress(cutoff=cutoff)._to(matrix.dtype)
+        # TT-SVD leaves isometries, exact ones as long as an unfolding is no taller than it is wide.
+        pairs = [i * j for i, j in zip(shape.in_legs, shape.out_legs, strict=True)]
+        heights = (len(core) * pair for core, pair in zip(cores, pairs, strict=True))
+        tall = (k for k, height in enumerate(heights) if height > math.prod(pairs[k + 1 :]))
+        _make_left_isometries(cores, next(tall, shape.central), shape.central)
+        _make_right_isometries(cores, shape.central)
         mpo = cls(tuple(cores), shape.padding)
-        mpo = mpo.canonize(shape.central) if cutoff is None else mpo.compress(cutoff=cutoff)
         return mpo._to(matrix.dtype)
 
     @classmethod
@@ -249,16 +256,8 @@ class MPO:
         if not is_integer(centre) or not 0 <= centre < n:
             raise ValueError(f"the centre is a core's number, 0 to {n - 1}, got {centre!r}")
         cores = list(self._to(_working(self.cores[0].dtype)).cores)
-        for k in range(centre):
-            left, *legs, right = cores[k].shape
-            q, r = positive_qr(cores[k].reshape(-1, right))
-            cores[k] = q.reshape(left, *legs, -1)
-            cores[k + 1] = torch.tensordot(r, cores[k + 1], dims=1)
-        for k in range(n - 1, centre, -1):
-            left, *legs, right = cores[k].shape
-            q, r = positive_qr(cores[k].reshape(left, -1).T)
-            cores[k] = q.T.reshape(-1, *legs, right)
-            cores[k - 1] = torch.tensordot(cores[k - 1], r.T, dims=1)
+        _make_left_isometries(cores, 0, centre)
+        _make_right_isometries(cores, centre)
         return MPO(tuple(cores), self.padding)._to(self.cores[0].dtype)
 
     def compress(self, max_bond: int | Sequence[int] | None = None, cutoff: float | None = None) -> "MPO":
@@ -374,6 +373,24 @@ class MPO:
     def _require_like(self, other: "MPO") -> None:
         if self.shape != other.shape:
             raise ValueError(f"both MPOs need the same legs and padding, got {self.shape} and {other.shape}")
+
+
+def _make_left_isometries(cores: list[Tensor], first: int, centre: int) -> None:
+    """Orthogonalise the cores from `first` to `centre`, exclusive, and push what is left over rightwards."""
+    for k in range(first, centre):
+        left, *legs, right = cores[k].shape
+        q, r = positive_qr(cores[k].reshape(-1, right))
+        cores[k] = q.reshape(left, *legs, -1)
+        cores[k + 1] = torch.tensordot(r, cores[k + 1], dims=1)
+
+
+def _make_right_isometries(cores: list[Tensor], centre: int) -> None:
+    """Orthogonalise the cores right of `centre`, and push what is left over leftwards."""
+    for k in range(len(cores) - 1, centre, -1):
+        left, *legs, right = cores[k].shape
+        q, r = positive_qr(cores[k].reshape(left, -1).T)
+        cores[k] = q.T.reshape(-1, *legs, right)
+        cores[k - 1] = torch.tensordot(cores[k - 1], r.T, dims=1)
 
 
 def _caps(max_bond: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:

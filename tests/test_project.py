@@ -14,14 +14,27 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from mpo_tutorial import results
+from mpo_tutorial import bench_tables, results
 from mpo_tutorial.sources import INSTALL_OFFLINE
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
 ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "config", "results"]
-ORDER += ["sources", "data", "model", "checkpoint", "training", "finetune", "compare", "plots", "demo", "doctor", "cli"]
+ORDER += [
+    "sources",
+    "data",
+    "model",
+    "checkpoint",
+    "training",
+    "finetune",
+    "compare",
+    "plots",
+    "demo",
+    "bench",
+    "bench_tables",
+]
+ORDER += ["doctor", "cli"]
 
 
 def imports_of(path: Path) -> set[str]:
@@ -142,15 +155,21 @@ def test_readme_shows_the_record():
     assert ("these runs do not show it" in readme) != comparison["summary"]["difference"]["not_inferior"]
 
 
+def test_the_benchmarks_page_shows_the_record():
+    page = (ROOT / "benchmarks/README.md").read_text()
+    assert bench_tables.markdown(results.shipped("bench")) in page
+
+
 def test_readme_reads_in_three_minutes():
     prose = re.sub(r"```.*?```|<!--.*?-->", "", (ROOT / "README.md").read_text(), flags=re.S)
     assert len(prose.split()) < 3 * 300
 
 
 def test_links_and_pictures_of_the_texts_exist():
-    for name in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text()):
-            assert (ROOT / target).exists(), f"{name}: {target}"
+    for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md"):
+        page = ROOT / name
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{name}: {target}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)

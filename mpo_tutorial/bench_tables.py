@@ -1,0 +1,151 @@
+"""The bench's record as tables, and what it says about the speeds that were asked for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+OURS = "MPOLinear"
+PEER = "tensorly-torch"
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One asked-for figure: what was measured, the most it may be, and what the counted limit alone would give."""
+
+    what: str
+    measured: float
+    most: float
+    limit: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.measured <= self.most:
+            return "met"
+        if self.limit is not None and self.limit > 0.95 * self.most:
+            return f"NOT met; out of reach, for the counted limit itself is at {self.limit:.2f}"
+        return "NOT met"
+
+
+def tables(record: dict) -> list[Table]:
+    """The tables of a bench record, the targets last."""
+    return [
+        _decomposition(record["decomposition"]),
+        _passes("One layer, forward and backward, central core frozen", record["layer"]),
+        _evaluation(record["evaluation"]),
+        _passes("All of the model, forward and backward", record["model"]),
+        Table(
+            "Asked for",
+            ("what", "measured", "at most", ""),
+            [
+                (target.what, f"{target.measured:.3g}", f"{target.most:.3g}", target.verdict)
+                for target in targets(record)
+            ],
+        ),
+    ]
+
+
+def markdown(record: dict) -> str:
+    """All tables, and how they were made."""
+    parts = []
+    for table in tables(record):
+        lines = [f"**{table.title}**", "", "| " + " | ".join(table.head) + " |", "|" + "---|" * len(table.head)]
+        parts.append("\n".join(lines + ["| " + " | ".join(row) + " |" for row in table.rows]))
+    hardware, versions = record["hardware"], record["versions"]
+    peers = ", ".join(f"{name} {version}" for name, version in record["peers"].items())
+    machine = hardware["gpu"] if record["device"] == "cuda" else f"{hardware['cpu']}, {hardware['threads']} threads"
+    parts.append(
+        f"Median of turns taken by turns, {record['repeat']} of a layer. Measured on {record['date']}, {machine}, "
+        f"torch {versions['torch']}, {peers}, by `{record['command']}`."
+    )
+    return "\n\n".join(parts)
+
+
+def targets(record: dict) -> Iterator[Target]:
+    """What issue 3 of the project asks of the speed, as ratios within one run; a missing peer leaves its lines out."""
+    seconds = {row["library"]: row for row in record["decomposition"] if "missing" not in row}
+    ours, theirs = seconds["mpo_tutorial"], seconds["tensorly"]
+    yield Target("decomposition, seconds over tensorly's", ours["seconds"] / theirs["seconds"], 1 / 3)
+    yield Target("decomposition, error over tensorly's", ours["error"] / theirs["error"], 1)
+    for bond, tokens, passes in _groups(record["layer"]):
+        where = f"{_bond(bond)}, {tokens:,} tokens"
+        if bond is None:
+            yield Target(f"layer at {where}, over the counted limit", passes[OURS] / passes["counted limit"], 1.2)
+        peers = [value for name, value in passes.items() if name.startswith(PEER)]
+        if peers:
+            most, limit = 0.85 if bond is None else 1, passes["counted limit"] / min(peers)
+            yield Target(f"layer at {where}, over tensorly-torch's better mode", passes[OURS] / min(peers), most, limit)
+    rows = {(row["contender"], row["tokens"]): row["seconds"] for row in record["evaluation"]}
+    for (name, tokens), value in rows.items():
+        if name != "nn.Linear":
+            yield Target(
+                f"evaluation in cached, {tokens:,} tokens, over nn.Linear", value / rows["nn.Linear", tokens], 1.05
+            )
+    yield Target("slider, seconds for an answer", record["slider"]["answer_seconds"], 0.1)
+
+
+def _groups(rows: list[dict]) -> Iterator[tuple[int | None, int, dict[str, float]]]:
+    """Seconds by contender, for each bond and number of tokens."""
+    for bond, tokens in dict.fromkeys((row["bond"], row["tokens"]) for row in rows):
+        chosen = [row for row in rows if (row["bond"], row["tokens"]) == (bond, tokens) and "missing" not in row]
+        yield bond, tokens, {row["contender"]: row["seconds"] for row in chosen}
+
+
+def _bond(bond: int | None) -> str:
+    return "full bond" if bond is None else f"bond {bond}"
+
+
+def _memory(row: dict) -> str:
+    return f"{row['peak_bytes'] / 1e9:.2f} GB" if "peak_bytes" in row else ""
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s"
+
+
+def _decomposition(rows: list[dict]) -> Table:
+    reference = next(row["seconds"] for row in rows if row["library"] == "tensorly")
+    lines = []
+    for row in rows:
+        if "missing" in row:
+            lines.append((row["library"], row["missing"], "", "", ""))
+        else:
+            numbers = _seconds(row["seconds"]), f"{row['seconds'] / reference:.2f}", f"{row['error']:.1e}"
+            lines.append((row["library"], *numbers, _memory(row)))
+    head = ("library", "every matrix of the model", "over tensorly", "largest relative error", "peak memory, embedding")
+    return Table("Decomposition at full bond", head, lines)
+
+
+def _passes(title: str, rows: list[dict]) -> Table:
+    lines = []
+    for bond, tokens, seconds in _groups(rows):
+        for row in rows:
+            if (row["bond"], row["tokens"]) != (bond, tokens):
+                continue
+            start = (_bond(bond), f"{tokens:,}", row["contender"])
+            if "missing" in row:
+                lines.append((*start, row["missing"], "", "", ""))
+            else:
+                ratios = (row["seconds"] / seconds[base] for base in ("nn.Linear", "counted limit"))
+                lines.append((*start, _seconds(row["seconds"]), *(f"{ratio:.2f}" for ratio in ratios), _memory(row)))
+    head = ("bond", "tokens", "", "seconds", "over nn.Linear", "over the counted limit", "peak memory")
+    return Table(title, head, lines)
+
+
+def _evaluation(rows: list[dict]) -> Table:
+    dense = {row["tokens"]: row["seconds"] for row in rows if row["contender"] == "nn.Linear"}
+    lines = [
+        (
+            f"{row['tokens']:,}",
+            row["contender"],
+            _seconds(row["seconds"]),
+            f"{row['seconds'] / dense[row['tokens']]:.2f}",
+        )
+        for row in rows
+    ]
+    return Table("One layer, evaluated", ("tokens", "", "seconds", "over nn.Linear"), lines)
