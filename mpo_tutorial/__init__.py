@@ -6,9 +6,19 @@ The names below are loaded when first used, so that the command line can refuse 
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"MPO": "mpo", "MPOLinear": "layers", "Shape": "shapes", "balanced_shape": "shapes", "cached": "layers"}
+_HOMES = {
+    "MPO": "mpo",
+    "MPOEmbedding": "layers",
+    "MPOLinear": "layers",
+    "Shape": "shapes",
+    "Spectra": "entropy",
+    "allocate": "budget",
+    "balanced_shape": "shapes",
+    "cached": "layers",
+    "paper": "shapes",
+}
 
-__all__ = ["MPO", "MPOLinear", "Shape", "balanced_shape", "cached"]
+__all__ = ["MPO", "MPOEmbedding", "MPOLinear", "Shape", "Spectra", "allocate", "balanced_shape", "cached", "paper"]
 
 
 def __getattr__(name: str) -> Any:

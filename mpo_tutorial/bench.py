@@ -195,7 +195,7 @@ def decomposer(library: str, rows: int, columns: int, device: str) -> Callable[[
             from quimb.tensor import MatrixProductState
 
             pairs = [axis for k in range(n) for axis in (k, n + k)]
-            dims = [i * j for i, j in zip(shape.in_legs, shape.out_legs, strict=True)]
+            dims = shape.pairs
             back = [pairs.index(axis) for axis in range(2 * n)]
             paired = [leg for pair in zip(shape.in_legs, shape.out_legs, strict=True) for leg in pair]
 

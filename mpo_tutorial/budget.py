@@ -103,7 +103,7 @@ class _Chain:
             unit = spectrum.norm**2 if relative and spectrum.norm else 1.0
             shape = spectrum.shape
             self.names += [name] * shape.n_cores
-            self.pairs += [i * j for i, j in zip(shape.in_legs, shape.out_legs, strict=True)]
+            self.pairs += shape.pairs
             self.errors += [*(weights / unit for weights in spectrum.discarded()), np.zeros(1)]
 
     def params(self, t: int, before: np.ndarray, after: np.ndarray) -> np.ndarray:

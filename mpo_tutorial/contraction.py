@@ -44,7 +44,7 @@ def multiplications(shape: Shape, bonds: Sequence[int], frozen_centre: bool = Tr
     3.170893824
     """
     c, ends = shape.central, (1, *bonds, 1)
-    pairs = [i * j for i, j in zip(shape.in_legs, shape.out_legs, strict=True)]
+    pairs = shape.pairs
     left = (math.prod(pairs[:c]), ends[c])
     right = (ends[c + 1], math.prod(pairs[c + 1 :]))
     return min(_orders(left, (ends[c], pairs[c], ends[c + 1]), right, frozen_centre))

@@ -64,7 +64,7 @@ def load_classifier(path: str, n_labels: int, seed: int) -> tuple["PreTrainedMod
 
 @dataclass(frozen=True)
 class Row:
-    """One matrix in the ledger. `error` is relative, in the Frobenius norm."""
+    """One matrix in the ledger. `error` is relative, in the Frobenius norm; `padding` as in `Shape`."""
 
     name: str
     in_legs: tuple[int, ...]
@@ -74,6 +74,7 @@ class Row:
     central: int
     auxiliary: int
     error: float
+    padding: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Ledger:
         """The ledger as text under `LEDGER_HEAD`: a line for all matrices of one shape, the sum last."""
 
         def shape(row: Row) -> tuple:
-            return row.in_legs, row.out_legs, row.bonds
+            return row.in_legs, row.out_legs, row.bonds, row.padding
 
         def line(legs: str, bonds: str, part: Ledger) -> tuple[str, ...]:
             millions = (f"{number / 1e6:.2f} M" for number in (part.dense, part.central, part.auxiliary))
@@ -124,8 +125,9 @@ class Ledger:
 
         lines = []
         for numbers, rows in groupby(sorted(self.rows, key=shape), shape):
-            in_legs, out_legs, bonds = (".".join(map(str, side)) for side in numbers)
-            lines.append(line(f"{in_legs} x {out_legs}", bonds, Ledger(tuple(rows))))
+            in_legs, out_legs, bonds, padding = (".".join(map(str, side)) for side in numbers)
+            zeros = f", padded by {padding}" if any(numbers[3]) else ""
+            lines.append(line(f"{in_legs} x {out_legs}{zeros}", bonds, Ledger(tuple(rows))))
         return [*lines, line("", "", self)]
 
 
@@ -177,6 +179,7 @@ def compress(model: "PreTrainedModel", n_cores: int = 5, max_bond: int | None = 
                 central=central,
                 auxiliary=mpo.n_params - central,
                 error=relative_error(mpo.to_matrix(), linear.weight.detach().T),
+                padding=mpo.padding,
             )
         )
     return Ledger(tuple(rows))

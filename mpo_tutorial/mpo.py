@@ -125,7 +125,7 @@ class MPO:
         if cutoff is not None:
             return cls(tuple(cores), shape.padding).compress(cutoff=cutoff)._to(matrix.dtype)
         # TT-SVD leaves isometries, exact ones as long as an unfolding is no taller than it is wide.
-        pairs = [i * j for i, j in zip(shape.in_legs, shape.out_legs, strict=True)]
+        pairs = shape.pairs
         heights = (len(core) * pair for core, pair in zip(cores, pairs, strict=True))
         tall = (k for k, height in enumerate(heights) if height > math.prod(pairs[k + 1 :]))
         _make_left_isometries(cores, next(tall, shape.central), shape.central)
@@ -136,7 +136,7 @@ class MPO:
     @classmethod
     def identity(cls, legs: Sequence[int]) -> "MPO":
         """The identity on prod(legs) dimensions: every bond is 1."""
-        return cls(tuple(torch.eye(leg)[None, :, :, None] for leg in legs))
+        return cls(tuple(torch.eye(leg)[None, :, :, None] for leg in Shape(tuple(legs), tuple(legs)).in_legs))
 
     @classmethod
     def random(

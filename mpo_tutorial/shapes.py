@@ -97,9 +97,14 @@ class Shape:
         return self.n_cores // 2
 
     @property
+    def pairs(self) -> tuple[int, ...]:
+        """The product of in leg and out leg of each core."""
+        return tuple(i * j for i, j in zip(self.in_legs, self.out_legs, strict=True))
+
+    @property
     def full_bonds(self) -> tuple[int, ...]:
         """The n - 1 inner bond dimensions without truncation (Liu et al. 2021, Eq. 2)."""
-        pairs = [i * j for i, j in zip(self.in_legs, self.out_legs, strict=True)]
+        pairs = self.pairs
         return tuple(min(math.prod(pairs[:k]), math.prod(pairs[k:])) for k in range(1, len(pairs)))
 
     def n_params(self, bonds: Sequence[int]) -> int:
@@ -109,9 +114,7 @@ class Shape:
         663840
         """
         ends = (1, *bonds, 1)
-        return sum(
-            left * i * j * right for left, i, j, right in zip(ends, self.in_legs, self.out_legs, ends[1:], strict=False)
-        )
+        return sum(left * pair * right for left, pair, right in zip(ends, self.pairs, ends[1:], strict=False))
 
 
 def is_integer(value: object) -> bool:

@@ -120,3 +120,18 @@ def test_what_cannot_be_compressed_or_frozen_is_refused(tiny, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="no model that can be loaded for classification"):
         load_classifier(str(tmp_path), 2, seed=0)
+
+
+def test_a_side_that_does_not_split_is_padded_and_said_to_be():
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(vocab_size=10, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=97)
+    model = BertForSequenceClassification(config).eval()
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        expected = model(ids).logits
+        ledger = compress(model)
+        torch.testing.assert_close(model(ids).logits, expected, atol=1e-5, rtol=0)
+    assert {row.padding for row in ledger.rows} == {(0, 0), (0, 3), (3, 0)}
+    assert sum("padded by 0.3" in line[1] for line in ledger.cells()) == 1
+    assert ledger.dense == 5 * 24**2 + 2 * 24 * 97
