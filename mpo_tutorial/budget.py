@@ -75,12 +75,14 @@ def allocate(
         raise ValueError(f"give either n_params or squared_error, got {n_params!r} and {squared_error!r}")
     if not spectra:
         raise ValueError("there is no matrix to share the budget among")
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"a tolerance lies in [0, 1), got {tolerance!r}")
     limited = "n_params" if squared_error is None else "squared_error"
     limit = n_params if squared_error is None else squared_error
     chain = _Chain(spectra, relative, by_error=limited == "squared_error")
     least = chain.totals(chain.shortest(1.0, 0.0)[0])[1]
     if not limit >= least:
-        raise ValueError(f"these matrices go down to {limited} = {least:g} at most, got {limit!r}")
+        raise ValueError(f"{limited} cannot be below {least} for these matrices, got {limit!r}")
     path, bound, price = _lagrange(chain, limit)
     best = chain.totals(path)[0]
     if best - bound > tolerance * best:
@@ -176,7 +178,6 @@ def _search(chain: _Chain, limit: float, best: list[int], price: float) -> tuple
     to_beat = chain.totals(best)[0]
     ahead = chain.shortest(price)[1]
     load_ahead = chain.shortest(1.0, 0.0)[1]
-    slack = 1e-12 * max(limit, 1.0)
     bond, goal, load, proved = np.array([1]), np.zeros(1), np.zeros(1), True
     history = []
     for t, errors in enumerate(chain.errors):
@@ -185,7 +186,7 @@ def _search(chain: _Chain, limit: float, best: list[int], price: float) -> tuple
             more_goal, more_load = chain.goal_and_load(chain.params(t, bond, np.array(after)), error)
             new_goal, new_load = goal + more_goal, load + more_load
             promise = new_goal + price * (new_load - limit) + ahead[t + 1][after - 1]
-            hopeful = (promise < to_beat) & (new_load + load_ahead[t + 1][after - 1] <= limit + slack)
+            hopeful = (promise < to_beat) & (new_load + load_ahead[t + 1][after - 1] <= limit)
             kept = np.flatnonzero(hopeful & np.isfinite(new_goal + new_load))
             kept = kept[np.lexsort((new_load[kept], new_goal[kept]))]
             lowest = np.minimum.accumulate(np.append(np.inf, new_load[kept]))
@@ -201,4 +202,5 @@ def _search(chain: _Chain, limit: float, best: list[int], price: float) -> tuple
     for bonds, parents in reversed(history):
         path.append(int(bonds[k]))
         k = int(parents[k])
-    return [1, *reversed(path)], proved
+    path = [1, *reversed(path)]
+    return (path, proved) if chain.totals(path)[1] <= limit else (best, False)  # rounding

@@ -42,8 +42,13 @@ def multiplications(shape: Shape, bonds: Sequence[int], frozen_centre: bool = Tr
     >>> feed_forward = paper("feed_forward_in")
     >>> multiplications(feed_forward, feed_forward.full_bonds) / 1e9
     3.170893824
+
+    Raises
+    ------
+    ValueError
+        If there are not n - 1 bonds from 1 to the full ones.
     """
-    c, ends = shape.central, (1, *bonds, 1)
+    c, ends = shape.central, (1, *shape.one_for_each(bonds), 1)
     pairs = shape.pairs
     left = (math.prod(pairs[:c]), ends[c])
     right = (ends[c + 1], math.prod(pairs[c + 1 :]))

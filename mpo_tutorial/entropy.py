@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mpo_tutorial.linalg import require_finite, require_floating, singular_values
+from mpo_tutorial.linalg import require_floating, scale_of, singular_values
 from mpo_tutorial.shapes import Shape, is_integer
 
 CONVENTIONS = ("physics", "paper")
@@ -40,11 +40,12 @@ def entropy(schmidt_values: np.ndarray, convention: str = "physics") -> float:
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"the conventions are {', '.join(CONVENTIONS)}, got {convention!r}")
-    weights = np.asarray(schmidt_values, dtype=float)
-    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+    weights = np.asarray(schmidt_values)
+    if weights.dtype.kind not in "iuf" or weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
         raise ValueError(f"Schmidt values are a list of finite numbers that are not negative, got {schmidt_values!r}")
+    weights = weights / max(weights.max(initial=0), np.finfo(float).tiny)
     if convention == "physics":
-        weights = (weights / max(weights.max(initial=0), np.finfo(float).tiny)) ** 2
+        weights = weights**2
     p = weights[weights > 0]
     p = p / p.sum()
     return float(-(p * np.log(p)).sum()) + 0.0
@@ -70,17 +71,17 @@ def schmidt_values(matrix: Tensor, shape: Shape | tuple[Sequence[int], Sequence[
         If the legs do not multiply out to the matrix, it is not finite, or the cut is out of range.
     """
     shape = Shape.of(shape)
+    require_floating(matrix)
     if tuple(matrix.shape) != (shape.in_size, shape.out_size):
         raise ValueError(f"{shape} is of {shape.in_size} x {shape.out_size} matrices, got {tuple(matrix.shape)}")
     check_cut(cut, shape.n_cores)
-    require_floating(matrix)
-    require_finite(matrix)
+    scale = scale_of(matrix)
     rows, columns = shape.padding
-    legs = pad(matrix.detach(), (0, columns, 0, rows)).reshape(
+    legs = pad(matrix.detach() / scale, (0, columns, 0, rows)).reshape(
         math.prod(shape.in_legs[:cut]), -1, math.prod(shape.out_legs[:cut]), math.prod(shape.out_legs[cut:])
     )
     unfolded = legs.transpose(1, 2).reshape(legs.shape[0] * legs.shape[2], -1)
-    return singular_values(unfolded).cpu().numpy()
+    return scale * singular_values(unfolded).cpu().numpy()
 
 
 def check_cut(cut: int, n: int) -> None:
@@ -89,7 +90,7 @@ def check_cut(cut: int, n: int) -> None:
         raise ValueError(f"a cut has at least one of the {n} on each side: 1 to {n - 1}, got {cut!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spectra:
     """The Schmidt values of a matrix at every cut, computed once: what can be said about its truncations without one.
 
@@ -130,11 +131,7 @@ class Spectra:
         ValueError
             If the number of bonds is wrong, or one is out of range.
         """
-        if len(bonds) != len(self.values):
-            raise ValueError(f"{self.shape.n_cores} cores have {len(self.values)} inner bonds, got {tuple(bonds)}")
-        for bond, values in zip(bonds, self.values, strict=True):
-            if not 1 <= bond <= len(values):
-                raise ValueError(f"this bond dimension lies between 1 and {len(values)}, got {bond} in {tuple(bonds)}")
+        bonds = self.shape.one_for_each(bonds)
         return tuple(float(np.linalg.norm(values[bond:])) for bond, values in zip(bonds, self.values, strict=True))
 
     def bound(self, bonds: Sequence[int], relative: bool = False) -> float:
@@ -179,10 +176,12 @@ def cheapest_truncation(
     Raises
     ------
     ValueError
-        If no matrix has a central bond above 1 left, or the step is below 1.
+        If no matrix has a central bond above 1 left, the step is below 1, or the names differ.
     """
     if not is_integer(step) or step < 1:
         raise ValueError(f"a step is a positive integer, got {step!r}")
+    if spectra.keys() != bonds.keys():
+        raise ValueError(f"spectra and bonds are of the same matrices, got {[*spectra]} and {[*bonds]}")
     errors = {}
     for name, spectrum in spectra.items():
         central = spectrum.shape.central

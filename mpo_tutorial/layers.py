@@ -35,7 +35,18 @@ class MPOLayer(nn.Module):
         return self.cores[len(self.cores) // 2]
 
     def set_mpo(self, mpo: MPO) -> None:
-        """Replace all cores, as after a truncation. The new parameters are trainable."""
+        """Replace all cores, as after a truncation. The new parameters are trainable.
+
+        Raises
+        ------
+        ValueError
+            If the matrix would have another size.
+        """
+        if hasattr(self, "cores") and (self.mpo.shape.in_size, self.mpo.shape.out_size) != (
+            mpo.shape.in_size,
+            mpo.shape.out_size,
+        ):
+            raise ValueError(f"the layer's size stays, got {mpo.shape} for {self.mpo.shape}")
         self.cores = nn.ParameterList(nn.Parameter(core.detach().clone()) for core in mpo.cores)
         self.padding = mpo.padding
 
@@ -73,6 +84,8 @@ class MPOLinear(MPOLayer):
 
     def __init__(self, mpo: MPO, bias: Tensor | None = None):
         super().__init__(mpo)
+        if bias is not None and tuple(bias.shape) != (mpo.shape.out_size,):
+            raise ValueError(f"the bias has the shape ({mpo.shape.out_size},), got {tuple(bias.shape)}")
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     @classmethod
@@ -85,6 +98,7 @@ class MPOLinear(MPOLayer):
     @classmethod
     def random(cls, shape: Shape, max_bond: int | None = None, bias: bool = True) -> "MPOLinear":
         """A new layer whose matrix and bias spread as those of a new `nn.Linear` do: variance 1 / (3 in_features)."""
+        shape = Shape.of(shape)
         std = (3 * shape.in_size) ** -0.5
         limit = shape.in_size**-0.5
         new_bias = torch.empty(shape.out_size).uniform_(-limit, limit) if bias else None
@@ -120,12 +134,20 @@ class MPOEmbedding(MPOLayer):
     mpo : MPO
         Of shape (num_embeddings, embedding_dim).
     padding_idx : int, optional
-        A row that gets no gradient of its own.
+        A row that gets no gradient of its own; negative ones count from the end.
+
+    Raises
+    ------
+    ValueError
+        If `padding_idx` is no row's number.
     """
 
     def __init__(self, mpo: MPO, padding_idx: int | None = None):
         super().__init__(mpo)
-        self.padding_idx = padding_idx
+        rows = mpo.shape.in_size
+        if padding_idx is not None and not -rows <= padding_idx < rows:
+            raise ValueError(f"padding_idx is a row's number, {-rows} to {rows - 1}, got {padding_idx}")
+        self.padding_idx = None if padding_idx is None else padding_idx % rows
 
     @classmethod
     def from_dense(
@@ -139,7 +161,7 @@ class MPOEmbedding(MPOLayer):
 
     @classmethod
     def random(cls, shape: Shape, max_bond: int | None = None, padding_idx: int | None = None) -> "MPOEmbedding":
-        """A new table that spreads as that of a new `nn.Embedding` does: variance 1."""
+        """A new table that spreads as that of a new `nn.Embedding` does: variance 1, the row `padding_idx` like any other."""
         return cls(MPO.random(shape, max_bond), padding_idx)
 
     def to_dense(self) -> nn.Embedding:
@@ -153,7 +175,11 @@ class MPOEmbedding(MPOLayer):
         ------
         IndexError
             If an id is no row's number.
+        ValueError
+            If the ids are no int32 or int64.
         """
+        if ids.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"ids are int32 or int64, got {ids.dtype}")
         if self._cached_matrix is not None:
             return F.embedding(ids, self._cached_matrix)
         return self._looked_up(ids)
@@ -193,7 +219,7 @@ def cached(model: nn.Module):
 
     Inside, a layer costs what a dense one costs, in time and in memory, and changes to its cores go unseen.
     """
-    layers = mpo_layers(model)
+    layers = [layer for layer in mpo_layers(model) if layer._cached_matrix is None]  # the others are an outer block's
     try:
         with torch.no_grad():
             for layer in layers:

@@ -13,13 +13,29 @@ def require_floating(tensor: Tensor) -> None:
         raise ValueError(f"matrices and cores are floating point tensors of torch, got {kind}")
 
 
-def require_finite(matrix: Tensor) -> None:
-    """Refuse a tensor of two axes with a NaN or an infinity in it, by a ValueError that says where."""
-    if matrix.numel() and not all(math.isfinite(extreme) for extreme in torch.aminmax(matrix.detach())):
-        row, column = (~torch.isfinite(matrix)).nonzero()[0].tolist()
-        raise ValueError(
-            f"a matrix to decompose must be finite, got {matrix[row, column]} in row {row}, column {column}"
-        )
+def scale_of(tensor: Tensor) -> float:
+    """A power of two near the largest magnitude in a tensor of any shape; 1 for zeros. Dividing by it rounds nothing.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite; the message says where.
+    """
+    if not tensor.numel():
+        return 1.0
+    largest = max(abs(extreme.item()) for extreme in torch.aminmax(tensor.detach()))
+    if not math.isfinite(largest):
+        place = (~torch.isfinite(tensor)).nonzero()[0].tolist()
+        names = zip(("row", "column"), place, strict=True) if tensor.ndim == 2 else (("index", place),)
+        where = ", ".join(f"{name} {index}" for name, index in names)
+        raise ValueError(f"what is decomposed must be finite, got {tensor[tuple(place)].item()} in {where}")
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest else 1.0
+
+
+def frobenius_norm(tensor: Tensor) -> float:
+    """Root of the sum of squares, in float64, of numbers that may be too large or too small to be squared."""
+    scale = scale_of(tensor)
+    return torch.linalg.vector_norm(tensor.double() / scale).item() * scale
 
 
 def positive_qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,40 +48,39 @@ def positive_qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def svd(matrix: Tensor, n_eigenvecs: int | None = None, **_ignored) -> tuple[Tensor, Tensor, Tensor]:
     """SVD in the form that TensorLy's `svd=` asks for (it also hands over a `random_state`, of no use here).
 
-    A matrix with one long side goes through the small Gram matrix of the other. The squares in it halve the digits of
-    the smallest singular values; in float64 that leaves eight, more than float32 cores can hold. The vectors of the
-    short side come from a symmetric eigenproblem, so they are orthonormal to the last digit. The entry of largest
-    magnitude in each of the short side's vectors is made positive.
+    A float32 matrix with one long side goes through the float64 Gram matrix of the other: squares halve the digits of the
+    smallest singular values, and eight are left, as many as float32 has. A float64 matrix with a long side goes through
+    the R of its QR, which loses none. The entry of largest magnitude in each of the short side's vectors is positive.
     """
     rows, columns = matrix.shape
     if rows > columns:
         v, s, uh = svd(matrix.T, n_eigenvecs)
         return uh.T, s, v.T
-    if columns >= 2 * rows:
+    if columns < 2 * rows:
+        u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    elif matrix.dtype == torch.float64:
+        q, r = torch.linalg.qr(matrix.T)
+        u, s, vh = torch.linalg.svd(r.T)
+        vh = vh[:n_eigenvecs] @ q.T
+    else:
         u = torch.linalg.eigh(_upper_gram(matrix), UPLO="U").eigenvectors.flip(1)[:, :n_eigenvecs]
         u = (u * _signs(u)).to(matrix.dtype)
         vh = u.T @ matrix
         s = torch.linalg.vector_norm(vh, dim=1)
         return u, s, vh.div_(s.clamp(min=torch.finfo(s.dtype).tiny)[:, None])
-    u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     signs = _signs(u)
-    parts = u * signs, s, vh * signs[:, None]
+    parts = (u * signs)[:, :n_eigenvecs], s[:n_eigenvecs], vh[:n_eigenvecs] * signs[:n_eigenvecs, None]
     u, s, vh = (part.to(matrix.dtype) for part in parts)
-    return u[:, :n_eigenvecs], s[:n_eigenvecs], vh[:n_eigenvecs]
+    return u, s, vh
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """Singular values in float64, descending.
-
-    Those of a matrix with one long side come from the Gram matrix of the other, as in `svd`. There a square below the
-    rounding of the largest one means nothing, and 0 stands for it.
-    """
+    """Singular values in float64, descending. Those of a matrix with a long side are the ones of the R of its QR."""
+    matrix = matrix.double()
     rows, columns = matrix.shape
-    if max(rows, columns) < 2 * min(rows, columns):
-        return torch.linalg.svdvals(matrix.double())
-    squares = torch.linalg.eigvalsh(_upper_gram(matrix if rows < columns else matrix.T), UPLO="U").flip(0)
-    rounding = len(squares) * torch.finfo(squares.dtype).eps * squares[0]
-    return torch.where(squares > rounding, squares, 0.0).sqrt()
+    if max(rows, columns) >= 2 * min(rows, columns):
+        matrix = torch.linalg.qr(matrix if rows > columns else matrix.T, mode="r").R
+    return torch.linalg.svdvals(matrix)
 
 
 def _upper_gram(matrix: Tensor, n_blocks: int = 4, chunk: int = 2**21) -> Tensor:
@@ -94,7 +109,13 @@ def relative_error(approximation: Tensor, matrix: Tensor) -> float:
 
     >>> relative_error(torch.tensor([[3.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
     0.8
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a number is not finite.
     """
-    difference = torch.linalg.vector_norm((approximation - matrix).double()).item()
-    norm = torch.linalg.vector_norm(matrix.double()).item()
+    if approximation.shape != matrix.shape:
+        raise ValueError(f"both need one shape, got {tuple(approximation.shape)} and {tuple(matrix.shape)}")
+    difference, norm = frobenius_norm(approximation.double() - matrix.double()), frobenius_norm(matrix)
     return difference / norm if norm else (math.inf if difference else 0.0)

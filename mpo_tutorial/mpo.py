@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
+import numpy as np
 import tensorly as tl
 import torch
 from tensorly.decomposition import tensor_train_matrix
@@ -25,16 +26,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mpo_tutorial.contraction import contract
-from mpo_tutorial.linalg import positive_qr, require_finite, require_floating, svd
+from mpo_tutorial.linalg import frobenius_norm, positive_qr, require_floating, scale_of, svd
 from mpo_tutorial.shapes import Shape, is_integer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MPO:
     """A matrix as a chain of cores.
 
     Liu et al. 2021 write it prod_k T(k)[d_{k-1}, i_k, j_k, d_k]: their T(k) is our `cores[k - 1]`, their d_k
-    `bonds[k - 1]`. Every method leaves the MPO as it is and returns a new one.
+    `bonds[k - 1]`. Every method leaves the MPO as it is. Gradients flow through `to_matrix`, `apply` and the algebra, not
+    through what decomposes: `canonize`, `compress`, `norm`, `inner`.
 
     >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
     <torch._C.Generator ...>
@@ -65,20 +67,21 @@ class MPO:
     padding: tuple[int, int] = (0, 0)
 
     def __post_init__(self):
-        shapes = [tuple(core.shape) for core in self.cores]
-        ends = [1, *(shape[-1] for shape in shapes)] if all(map(len, shapes)) else []
-        if (
-            len(shapes) < 2
-            or any(len(shape) != 4 for shape in shapes)
-            or ends[-1] != 1
-            or any(left != shape[0] for left, shape in zip(ends, shapes, strict=False))
-        ):
+        cores = tuple(self.cores)
+        object.__setattr__(self, "cores", cores)
+        for core in cores:
+            require_floating(core)
+        sizes = [tuple(core.shape) for core in cores]
+        four = len(sizes) >= 2 and all(len(size) == 4 and min(size) >= 1 for size in sizes)
+        if not four or [size[0] for size in sizes] + [1] != [1] + [size[3] for size in sizes]:
             raise ValueError(
                 "cores must chain: two or more of shape (bond_left, in, out, bond_right), the bonds between neighbours "
-                f"equal, the outer ones 1; got {shapes}"
+                f"equal, the outer ones 1; got {sizes}"
             )
-        for core in self.cores:
-            require_floating(core)
+        if len({(core.dtype, core.device) for core in cores}) > 1:
+            kinds = ", ".join(f"{core.dtype} on {core.device}" for core in cores)
+            raise ValueError(f"all cores need one dtype and one device, got {kinds}")
+        object.__setattr__(self, "padding", self.shape.padding)
 
     @classmethod
     def from_matrix(
@@ -93,12 +96,12 @@ class MPO:
         Parameters
         ----------
         matrix : Tensor of shape (in, out), floating point
-            Half precision is computed in float32, singular values always in float64; the cores have the matrix's
-            dtype and device.
+            Half precision is computed in float32, float32 with the help of float64 (`linalg.svd`); the cores have the
+            matrix's dtype and device, and no gradient flows back.
         shape : Shape, or a pair of tuples (in legs, out legs)
         max_bond : int or sequence of n - 1 ints, optional
-            A cap on every bond dimension, or a bond dimension each. Without it, and without a cutoff, the bonds are
-            full and nothing is lost but rounding.
+            A cap on every bond dimension, or a cap for each: a bond that its neighbours cannot use comes out smaller.
+            Without it, and without a cutoff, the bonds are full and nothing is lost but rounding.
         cutoff : float, optional
             As in `compress`.
 
@@ -106,7 +109,7 @@ class MPO:
         ------
         ValueError
             If the legs do not multiply out to the matrix, it is no floating point matrix, a number in it is not
-            finite, or a bond or the cutoff is out of range.
+            finite, its norm exceeds its dtype, or a bond or the cutoff is out of range.
         """
         shape = Shape.of(shape)
         require_floating(matrix)
@@ -116,27 +119,34 @@ class MPO:
                 f"the legs must multiply out to the matrix: {shape.in_legs} x {shape.out_legs}{padding} is "
                 f"{shape.in_size} x {shape.out_size}, the matrix {' x '.join(map(str, matrix.shape)) or 'a number'}"
             )
-        require_finite(matrix)
+        caps = _caps(max_bond, shape)
+        _check_cutoff(cutoff)
         rows, columns = shape.padding
-        legs = pad(matrix.detach().to(_working(matrix.dtype)), (0, columns, 0, rows))
-        rank = (1, *_caps(max_bond, shape), 1)
+        scale = scale_of(matrix)
+        legs = pad(matrix.detach().to(_working(matrix.dtype)) / scale, (0, columns, 0, rows))
+        legs = legs.reshape(*shape.in_legs, *shape.out_legs)
+        rank = (1, *(caps if cutoff is None else shape.full_bonds), 1)
         with tl.backend_context("pytorch", local_threadsafe=True):
-            cores = tensor_train_matrix(legs.reshape(*shape.in_legs, *shape.out_legs), rank=rank, svd=svd).factors
-        if cutoff is not None:
-            return cls(tuple(cores), shape.padding).compress(cutoff=cutoff)._to(matrix.dtype)
-        # TT-SVD leaves isometries, exact ones as long as an unfolding is no taller than it is wide.
-        pairs = shape.pairs
-        heights = (len(core) * pair for core, pair in zip(cores, pairs, strict=True))
-        tall = (k for k, height in enumerate(heights) if height > math.prod(pairs[k + 1 :]))
-        _make_left_isometries(cores, next(tall, shape.central), shape.central)
-        _make_right_isometries(cores, shape.central)
-        mpo = cls(tuple(cores), shape.padding)
-        return mpo._to(matrix.dtype)
+            cores = tensor_train_matrix(legs, rank=rank, svd=svd).factors
+        if cutoff is None:
+            # TT-SVD leaves isometries, exact ones as long as an unfolding is no taller than it is wide.
+            heights = (len(core) * pair for core, pair in zip(cores, shape.pairs, strict=True))
+            tall = (k for k, height in enumerate(heights) if height > math.prod(shape.pairs[k + 1 :]))
+            _make_left_isometries(cores, next(tall, shape.central), shape.central)
+            _make_right_isometries(cores, shape.central)
+            mpo = cls(tuple(cores), shape.padding)
+        else:
+            mpo = cls(tuple(cores), shape.padding).compress(caps, cutoff)
+        mpo = (scale * mpo)._to(matrix.dtype)
+        if not torch.isfinite(mpo.central).all():
+            raise ValueError(f"the norm, which the central core carries, exceeds {matrix.dtype}; decompose in float32")
+        return mpo
 
     @classmethod
-    def identity(cls, legs: Sequence[int]) -> "MPO":
+    def identity(cls, legs: Sequence[int], dtype: torch.dtype | None = None) -> "MPO":
         """The identity on prod(legs) dimensions: every bond is 1."""
-        return cls(tuple(torch.eye(leg)[None, :, :, None] for leg in Shape(tuple(legs), tuple(legs)).in_legs))
+        legs = Shape.of((legs, legs)).in_legs
+        return cls(tuple(torch.eye(leg, dtype=dtype)[None, :, :, None] for leg in legs))
 
     @classmethod
     def random(
@@ -162,14 +172,21 @@ class MPO:
 
         Its bonds are 3: so much has to be remembered between two sites, namely whether the sum's term is still to come,
         has begun with a Z here, or is complete.
+
+        Raises
+        ------
+        ValueError
+            If the number of sites is below 2, or field or coupling is not finite.
         """
         if not is_integer(n_sites) or n_sites < 2:
             raise ValueError(f"a chain has an integer number of sites from 2, got {n_sites!r}")
+        if not (math.isfinite(field) and math.isfinite(coupling)):
+            raise ValueError(f"field and coupling are finite numbers, got {field!r} and {coupling!r}")
         z, x, one = torch.tensor([[[1, 0], [0, -1]], [[0, 1], [1, 0]], [[1, 0], [0, 1]]], dtype=torch.float64)
         core = torch.zeros(3, 2, 2, 3, dtype=torch.float64)  # bond 0: to come, 1: begun, 2: complete
         core[0, :, :, 0] = core[2, :, :, 2] = one
         core[0, :, :, 1], core[1, :, :, 2], core[0, :, :, 2] = z, -coupling * z, -field * x
-        return cls((core[:1], *[core.clone() for _ in range(n_sites - 2)], core[..., 2:]))
+        return cls((core[:1].clone(), *[core.clone() for _ in range(n_sites - 2)], core[..., 2:].clone()))
 
     @classmethod
     def from_tensorly(cls, tt_matrix: TTMatrix) -> "MPO":
@@ -244,17 +261,19 @@ class MPO:
     def canonize(self, centre: int) -> "MPO":
         """The same matrix with the orthogonality centre on core `centre`.
 
-        Every core left of it becomes a left isometry, every core right of it a right isometry. Bonds that are larger
-        than their neighbours can use shrink.
+        Every core left of it becomes a left isometry, every core right of it a right isometry. A bond shrinks to what
+        the cores on its side away from the centre can use.
 
         Raises
         ------
         ValueError
-            If `centre` is no core's number.
+            If `centre` is no core's number, or a core is not finite.
         """
         n = len(self.cores)
         if not is_integer(centre) or not 0 <= centre < n:
             raise ValueError(f"the centre is a core's number, 0 to {n - 1}, got {centre!r}")
+        for core in self.cores:
+            scale_of(core)
         cores = list(self._to(_working(self.cores[0].dtype)).cores)
         _make_left_isometries(cores, 0, centre)
         _make_right_isometries(cores, centre)
@@ -273,32 +292,36 @@ class MPO:
             A cap on every bond dimension, or one for each.
         cutoff : float in [0, 1), optional
             Relative discarded weight: at each bond as many of the smallest singular values go as together have at
-            most this share of the squared norm. The relative error stays below sqrt((n - 1) cutoff).
+            most this share of the squared norm. Without a `max_bond` the relative error is at most
+            sqrt((n - 1) cutoff), up to rounding.
 
         Raises
         ------
         ValueError
-            If neither is given, or one is out of range.
+            If neither is given, or one is out of range, or a core is not finite.
         """
         if max_bond is None and cutoff is None:
             raise ValueError("compress needs a max_bond or a cutoff, got neither")
-        if cutoff is not None and not (isinstance(cutoff, Real) and 0 <= cutoff < 1):
-            raise ValueError(f"a cutoff lies in [0, 1), got {cutoff!r}")
-        cores = list(self._to(torch.float64).canonize(0).cores)
-        allowed = (cutoff or 0) * torch.linalg.vector_norm(cores[0]) ** 2
-        for k, cap in enumerate(_caps(max_bond, self.shape)):
+        _check_cutoff(cutoff)
+        dtype = self.cores[0].dtype
+        caps = _caps(max_bond, self.shape)
+        cores = list(self._to(_working(dtype)).canonize(0).cores)
+        scale = scale_of(cores[0])
+        cores[0] = cores[0] / scale
+        allowed = (cutoff or 0) * torch.linalg.vector_norm(cores[0].double()) ** 2
+        for k, cap in enumerate(caps):
             left, *legs, right = cores[k].shape
             u, s, vh = svd(cores[k].reshape(-1, right))
             if cutoff is not None:
-                discarded = s.square().flip(0).cumsum(0).flip(0)  # [j]: weight of all from j on
+                discarded = s.double().square().flip(0).cumsum(0).flip(0)  # [j]: weight of all from j on
                 cap = min(cap, max(1, int((discarded > allowed).sum())))
             cores[k] = u[:, :cap].reshape(left, *legs, -1)
             cores[k + 1] = torch.tensordot(s[:cap, None] * vh[:cap], cores[k + 1], dims=1)
-        return MPO(tuple(cores), self.padding).canonize(self.shape.central)._to(self.cores[0].dtype)
+        return (scale * MPO(tuple(cores), self.padding).canonize(self.shape.central))._to(dtype)
 
     def norm(self) -> float:
         """Frobenius norm of the (padded) matrix, without forming it."""
-        return torch.linalg.vector_norm(self._to(torch.float64).canonize(0).cores[0]).item()
+        return frobenius_norm(self._to(torch.float64).canonize(0).cores[0])
 
     def inner(self, other: "MPO") -> float:
         """Sum of the products of both (padded) matrices' entries, tr(A^T B), without forming them."""
@@ -346,7 +369,9 @@ class MPO:
                 f"{self.shape} and {other.shape}"
             )
         cores = []
+        dtype = torch.promote_types(self.cores[0].dtype, other.cores[0].dtype)
         for mine, its in zip(self.cores, other.cores, strict=True):
+            mine, its = mine.to(dtype), its.to(dtype)
             core = torch.einsum("aijb,cjkd->acikbd", mine, its)
             cores.append(core.flatten(4, 5).flatten(0, 1))
         return MPO(tuple(cores), (self.padding[0], other.padding[1]))
@@ -393,21 +418,21 @@ def _make_right_isometries(cores: list[Tensor], centre: int) -> None:
         cores[k - 1] = torch.tensordot(cores[k - 1], r.T, dims=1)
 
 
+def _check_cutoff(cutoff: float | None) -> None:
+    if cutoff is not None and not (isinstance(cutoff, Real) and not isinstance(cutoff, bool) and 0 <= cutoff < 1):
+        raise ValueError(f"a cutoff lies in [0, 1), got {cutoff!r}")
+
+
 def _caps(max_bond: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:
     """The largest dimension that each inner bond may have."""
     full = shape.full_bonds
     if max_bond is None:
         return full
-    if isinstance(max_bond, Sequence) and not isinstance(max_bond, str):
-        if len(max_bond) != len(full):
-            raise ValueError(f"{shape.n_cores} cores have {len(full)} inner bonds, got {len(max_bond)}: {max_bond}")
-        for bond, most in zip(max_bond, full, strict=True):
-            if not is_integer(bond) or not 1 <= bond <= most:
-                raise ValueError(f"a bond dimension here is an integer from 1 to {most}, got {bond!r} in {max_bond}")
-        return tuple(max_bond)
+    if isinstance(max_bond, (Sequence, np.ndarray)) and not isinstance(max_bond, str):
+        return shape.one_for_each(max_bond)
     if not is_integer(max_bond) or max_bond < 1:
         raise ValueError(f"a bond dimension is a positive integer, got {max_bond!r}")
-    return tuple(min(bond, max_bond) for bond in full)
+    return tuple(min(bond, int(max_bond)) for bond in full)
 
 
 def _working(dtype: torch.dtype) -> torch.dtype:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral
 
 # Liu et al. 2021, appendix: the matrices of ALBERT and BERT, five cores each. What the appendix prints for BERT's own
@@ -45,6 +46,11 @@ class Shape:
     padding: tuple[int, int] = (0, 0)
 
     def __post_init__(self):
+        for name in ("in_legs", "out_legs", "padding"):
+            try:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+            except TypeError as error:
+                raise ValueError(f"{name} is a tuple of integers, got {getattr(self, name)!r}") from error
         if len(self.in_legs) != len(self.out_legs):
             raise ValueError(
                 f"a shape needs equally many in legs and out legs, got {len(self.in_legs)} {self.in_legs} "
@@ -55,11 +61,14 @@ class Shape:
         for leg in (*self.in_legs, *self.out_legs):
             if not is_integer(leg) or leg < 1:
                 raise ValueError(f"a leg is a positive integer, got {leg!r} in {self.in_legs}, {self.out_legs}")
+        object.__setattr__(self, "in_legs", tuple(map(int, self.in_legs)))  # NumPy's integers overflow
+        object.__setattr__(self, "out_legs", tuple(map(int, self.out_legs)))
         if len(self.padding) != 2:
             raise ValueError(f"padding is a pair, rows and columns, got {self.padding!r}")
         for zeros, size in zip(self.padding, self.padded_size, strict=True):
             if not is_integer(zeros) or not 0 <= zeros < size:
                 raise ValueError(f"padding is an integer from 0 to {size - 1} here, got {zeros!r} in {self.padding!r}")
+        object.__setattr__(self, "padding", tuple(map(int, self.padding)))
 
     @classmethod
     def of(cls, shape: "Shape | tuple[Sequence[int], Sequence[int]]") -> "Shape":
@@ -113,8 +122,18 @@ class Shape:
         >>> Shape((3, 4, 4, 4, 4), (4, 4, 4, 4, 3)).n_params((12, 192, 192, 12))
         663840
         """
-        ends = (1, *bonds, 1)
-        return sum(left * pair * right for left, pair, right in zip(ends, self.pairs, ends[1:], strict=False))
+        ends = pairwise((1, *self.one_for_each(bonds), 1))
+        return sum(left * pair * right for (left, right), pair in zip(ends, self.pairs, strict=True))
+
+    def one_for_each(self, bonds: Sequence[int]) -> tuple[int, ...]:
+        """The inner bonds as a tuple; a ValueError if they are not n - 1 integers from 1 to the full bonds."""
+        bonds, full = tuple(bonds), self.full_bonds
+        if len(bonds) != len(full):
+            raise ValueError(f"{self.n_cores} cores have {len(full)} inner bonds, got {len(bonds)}: {bonds}")
+        for bond, most in zip(bonds, full, strict=True):
+            if not is_integer(bond) or not 1 <= bond <= most:
+                raise ValueError(f"a bond dimension here is an integer from 1 to {most}, got {bond!r} in {bonds}")
+        return tuple(map(int, bonds))
 
 
 def is_integer(value: object) -> bool:
@@ -222,4 +241,4 @@ def _check_split(size: int, n: int) -> None:
 def _primes(size: int) -> list[int]:
     from sympy import factorint  # comes with torch, and takes half a second to import
 
-    return factorint(size, multiple=True)
+    return factorint(int(size), multiple=True)

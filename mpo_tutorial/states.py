@@ -40,6 +40,9 @@ def schmidt_values(state: np.ndarray, legs: Sequence[int], cut: int) -> np.ndarr
     array([0.7071, 0.7071])
     """
     state = np.asarray(state)
+    if state.dtype.kind not in "iufc":
+        raise ValueError(f"a state is an array of real or complex numbers, got {state.dtype}")
+    state = state.astype(np.result_type(state, np.float64))
     if any(not is_integer(leg) or leg < 1 for leg in legs) or state.shape != (math.prod(legs),):
         raise ValueError(f"the legs must multiply out to the state: {tuple(legs)}, a state of shape {state.shape}")
     if not np.isfinite(state).all():
@@ -63,7 +66,7 @@ def ghz(n_sites: int) -> np.ndarray:
 def w(n_sites: int) -> np.ndarray:
     """One spin up among n, wherever it is: (|10..0> + |01..0> + .. + |0..01>) / sqrt n."""
     state = np.zeros(2 ** _checked(n_sites))
-    state[2 ** np.arange(n_sites)] = 1 / math.sqrt(n_sites)
+    state[2 ** np.arange(n_sites, dtype=int)] = 1 / math.sqrt(n_sites)
     return state
 
 
@@ -105,6 +108,9 @@ def ising_ground_state(n_sites: int, field: float, coupling: float = 1.0, parity
         raise ValueError(f"parity is 1 or -1, got {parity!r}")
     if not (math.isfinite(field) and math.isfinite(coupling)):
         raise ValueError(f"field and coupling are finite numbers, got {field!r} and {coupling!r}")
+    if field == coupling == 0:
+        raise ValueError("field and coupling are both 0: every state is a ground state")
+    n_sites = int(n_sites)
     states = np.arange(2**n_sites)
     minuses = np.bitwise_count(states)
     sector = states[minuses % 2 == (parity == -1)]
@@ -128,4 +134,4 @@ def ising_ground_state(n_sites: int, field: float, coupling: float = 1.0, parity
 def _checked(n_sites: int) -> int:
     if not is_integer(n_sites) or not 2 <= n_sites <= MOST_SITES:
         raise ValueError(f"a chain has 2 to {MOST_SITES} sites here, got {n_sites!r}")
-    return n_sites
+    return int(n_sites)  # NumPy's integers overflow

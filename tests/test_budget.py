@@ -89,6 +89,19 @@ def test_what_is_promised_holds_for_the_matrices_themselves():
     assert found.squared_error < sum(spectra[name].bound(uniform[name], relative=True) ** 2 for name in shapes_of)
 
 
+@pytest.mark.parametrize("allowed", [1e-12, 3e-13, 1e-13, 1e-14])
+def test_small_errors_are_kept_to_as_well(allowed):
+    spectra = {}
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        matrix = torch.randn(16, 16, generator=generator, dtype=torch.float64)
+        scale = torch.logspace(0, -9, 16, dtype=torch.float64)
+        spectra[str(seed)] = Spectra.of(scale[:, None] * matrix * scale, Shape((2, 4, 2), (2, 4, 2)))
+    found = allocate(spectra, squared_error=allowed)
+    assert found.squared_error <= allowed
+    assert found.at_best <= found.n_params
+
+
 def test_many_matrices_come_with_a_small_gap(monkeypatch):
     """As many labels as it takes prove the best; with too few, `at_best` says what is left open."""
     shape = Shape((2, 4, 4, 2), (2, 3, 4, 2))
@@ -111,11 +124,12 @@ def test_limits_that_cannot_be_met_are_refused():
     shape = Shape((2, 2), (2, 2))
     spectra = {"a": Spectra.of(torch.eye(4) + torch.ones(4, 4), shape)}
     cases = [
-        ({"n_params": 7}, r"go down to n_params = 8 at most, got 7"),
-        ({"squared_error": -0.1}, r"go down to squared_error = 0 at most, got -0.1"),
+        ({"n_params": 7}, "n_params cannot be below 8 for these matrices, got 7"),
+        ({"squared_error": -0.1}, r"squared_error cannot be below 0.* for these matrices, got -0\.1"),
         ({"squared_error": math.nan}, "got nan"),
         ({}, "either n_params or squared_error, got None and None"),
-        ({"n_params": 9, "squared_error": 0.1}, "got 9 and 0.1"),
+        ({"n_params": 9, "squared_error": 0.1}, r"got 9 and 0\.1"),
+        ({"n_params": 9, "tolerance": math.nan}, r"a tolerance lies in \[0, 1\), got nan"),
     ]
     for options, message in cases:
         with pytest.raises(ValueError, match=message):

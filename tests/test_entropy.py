@@ -109,6 +109,34 @@ def test_the_cheapest_truncation_is_the_cheapest_of_all(data, step, relative):
     assert sum(now[name]) > sum(after)
 
 
+def test_bounds_hold_down_to_the_last_digits():
+    """Small singular values beside a large one, an unfolding with a long side, and a float32 matrix."""
+    shape = Shape((8, 2, 8), (8, 2, 8))
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(n, 64, dtype=torch.float64, generator=generator))[0] for n in (64, 256))
+    spectrum = torch.full((64,), 3e-7, dtype=torch.float64)
+    spectrum[0] = 1
+    unfolded = (left * spectrum @ right.T).reshape(8, 8, 2, 2, 8, 8)
+    matrix = unfolded.permute(0, 2, 4, 1, 3, 5).reshape(128, 128)
+    spectra = Spectra.of(matrix, shape)
+    np.testing.assert_allclose(spectra.values[0], spectrum.numpy(), rtol=1e-6)
+    cut = (1, 64)
+    error = torch.linalg.matrix_norm(MPO.from_matrix(matrix, shape, cut).to_matrix() - matrix).item()
+    assert error == pytest.approx(spectra.bound(cut), rel=1e-6)
+    in_float32 = MPO.from_matrix(matrix.float(), shape, cut).to_matrix()
+    assert torch.linalg.matrix_norm(in_float32.double() - matrix).item() <= spectra.bound(cut) + 1e-6
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1e200])
+def test_matrices_that_cannot_be_squared_have_schmidt_values(factor):
+    shape = Shape((2, 2), (2, 2))
+    matrix = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    values, scaled = (Spectra.of(m, shape).values[0] for m in (matrix, factor * matrix))
+    np.testing.assert_allclose(scaled, factor * values, rtol=1e-12)
+    assert entropy(scaled) == pytest.approx(entropy(values))
+    assert entropy(np.array([1e308, 1e308]), "paper") == pytest.approx(math.log(2))
+
+
 def test_with_two_cores_the_only_bond_is_central():
     shape = Shape((2, 2), (2, 2))
     spectra = {"only": Spectra.of(torch.eye(4), shape)}
@@ -123,6 +151,9 @@ def test_bad_input_is_refused():
         (lambda: entropy(np.array([1.0, -1.0])), "not negative"),
         (lambda: entropy(np.array([math.nan])), "finite"),
         (lambda: entropy(np.eye(2)), "a list of finite"),
+        (lambda: entropy(np.array([1j])), "a list of finite"),
+        (lambda: schmidt_values(np.eye(8), shape, 1), "got float64"),
+        (lambda: cheapest_truncation({"a": spectra}, {"b": (4, 4)}), "of the same matrices"),
         (lambda: schmidt_values(torch.eye(8), shape, 0), "1 to 2, got 0"),
         (lambda: schmidt_values(torch.eye(8), shape, 3), "1 to 2, got 3"),
         (lambda: schmidt_values(torch.eye(4), shape, 1), r"8 x 8 matrices, got \(4, 4\)"),
@@ -130,8 +161,9 @@ def test_bad_input_is_refused():
         (lambda: schmidt_values(torch.eye(8, dtype=torch.int64), shape, 1), "floating point"),
         (lambda: schmidt_values(torch.eye(8, dtype=torch.complex64), shape, 1), "floating point"),
         (lambda: spectra.bound((4,)), "have 2 inner bonds"),
-        (lambda: spectra.bound((4, 5)), "between 1 and 4, got 5"),
-        (lambda: spectra.bound((0, 4)), "between 1 and 4, got 0"),
+        (lambda: spectra.bound((4, 5)), "from 1 to 4, got 5"),
+        (lambda: spectra.bound((0, 4)), "from 1 to 4, got 0"),
+        (lambda: spectra.bound((1.5, 4)), "got 1.5"),
         (lambda: spectra.bonds_of_cutoff(1.0), r"\[0, 1\), got 1.0"),
         (lambda: cheapest_truncation({"a": spectra}, {"a": (4, 4)}, step=0), "positive integer, got 0"),
     ]

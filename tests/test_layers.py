@@ -9,6 +9,7 @@ from strategies import SEEDS, bonds, shapes
 from torch import nn
 
 from mpo_tutorial.layers import MPOEmbedding, MPOLinear, cached
+from mpo_tutorial.mpo import MPO
 from mpo_tutorial.shapes import Shape, balanced_shape
 
 SHAPE = Shape((3, 2, 4), (2, 5, 2))
@@ -111,6 +112,15 @@ def test_cached_gives_the_same_and_lets_go(dense, table, kind):
     assert layer._cached_matrix is None
 
 
+def test_an_inner_cache_leaves_the_outer_one(dense):
+    layer = MPOLinear.from_dense(dense, SHAPE)
+    with cached(layer):
+        with cached(layer):
+            pass
+        assert layer._cached_matrix is not None
+    assert layer._cached_matrix is None
+
+
 @pytest.mark.parametrize("kind", [MPOLinear, MPOEmbedding])
 def test_copies_and_state_dicts_carry_the_cores(dense, table, kind):
     layer = kind.from_dense(dense if kind is MPOLinear else table, SHAPE, max_bond=3)
@@ -206,6 +216,30 @@ def test_ids_beyond_the_table_are_refused_though_padding_has_room(table):
     for ids in ([22], [-1], [0, 100]):
         with pytest.raises(IndexError, match="ids are 0 to 21, got"):
             layer(torch.tensor(ids))
+
+
+def test_ids_are_of_the_types_that_a_dense_table_takes(table):
+    layer = MPOEmbedding.from_dense(table, SHAPE)
+    torch.testing.assert_close(layer(torch.tensor([1, 23], dtype=torch.int32)), table(torch.tensor([1, 23])))
+    for dtype in (torch.int8, torch.uint8, torch.float32, torch.bool):
+        with pytest.raises(ValueError, match=f"int32 or int64, got {dtype}"):
+            layer(torch.ones(2, dtype=dtype))
+
+
+def test_a_padding_row_counts_from_the_end_and_must_exist():
+    assert MPOEmbedding.from_dense(nn.Embedding(24, 20, padding_idx=-1), SHAPE).padding_idx == 23
+    assert MPOEmbedding.random(SHAPE, padding_idx=-1).padding_idx == 23
+    for row in (24, -25):
+        with pytest.raises(ValueError, match=f"-24 to 23, got {row}"):
+            MPOEmbedding.random(SHAPE, padding_idx=row)
+
+
+def test_sizes_that_do_not_fit_are_refused(dense):
+    layer = MPOLinear.from_dense(dense, SHAPE)
+    with pytest.raises(ValueError, match=r"the bias has the shape \(20,\), got \(24,\)"):
+        MPOLinear(layer.mpo, torch.zeros(24))
+    with pytest.raises(ValueError, match="the layer's size stays"):
+        layer.set_mpo(MPO.random(((2, 2), (2, 2))))
 
 
 def test_what_an_embedding_cannot_do_is_refused():

@@ -282,6 +282,48 @@ def test_degenerate_matrices_survive(matrix):
     assert MPO.from_matrix(matrix, shape, cutoff=1e-10).to_matrix().allclose(matrix, atol=1e-4)
 
 
+def test_a_cap_and_a_cutoff_together_discard_no_more_than_either():
+    shape = Shape((2, 2), (2, 2))
+    u, v = (torch.linalg.qr(random_matrix(shape) + k)[0] for k in (0, 1))
+    unfolded = u * torch.tensor([1.0, 0.5, 0.5, 0.4], dtype=torch.float64) @ v
+    matrix = unfolded.reshape(2, 2, 2, 2).permute(0, 2, 1, 3).reshape(4, 4)
+    assert MPO.from_matrix(matrix, shape, cutoff=0.2).bonds == (3,)
+    assert MPO.from_matrix(matrix, shape, 3, 0.2).bonds == MPO.from_matrix(matrix, shape).compress(3, 0.2).bonds == (3,)
+    assert MPO.from_matrix(matrix, shape, 2, 0.2).bonds == (2,)
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 1e-25), (torch.float32, 1e20), (torch.float64, 1e200)])
+def test_numbers_that_cannot_be_squared_are_decomposed(dtype, factor):
+    shape = Shape((2, 4, 2), (4, 2, 4))
+    matrix = random_matrix(shape).to(dtype) * factor
+    mpo = MPO.from_matrix(matrix, shape)
+    for whole in (mpo, mpo.compress(cutoff=0.0), MPO.from_matrix(matrix, shape, cutoff=1e-12)):
+        assert whole.bonds == shape.full_bonds
+        assert relative_error(whole.to_matrix(), matrix) < 1e-5
+    assert mpo.norm() == pytest.approx(factor * torch.linalg.matrix_norm(random_matrix(shape)).item(), rel=1e-5)
+
+
+def test_a_norm_that_half_precision_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match=r"exceeds torch\.float16; decompose in float32"):
+        MPO.from_matrix(torch.full((64, 64), 1100.0, dtype=torch.float16), ((64, 1), (64, 1)), 1)
+
+
+def test_numpys_integers_and_lists_are_integers_and_tuples():
+    legs = np.array([100, 100], dtype=np.int8)
+    assert Shape(legs, legs).in_size == 10_000
+    assert Shape([2, 2], [2, 2]) == Shape((2, 2), (2, 2))
+    assert hash(Shape([2, 2], [2, 2], np.array([1, 0]))) == hash(Shape((2, 2), (2, 2), (1, 0)))
+    matrix = random_matrix(SHAPES[1])
+    assert MPO.from_matrix(matrix, SHAPES[1], np.array([2, 3])).bonds == (2, 3)
+    assert MPO.from_matrix(matrix, SHAPES[1], np.int64(2)).bonds == (2, 2)
+
+
+def test_cores_of_the_ising_chain_are_its_own():
+    mpo = MPO.ising(3, 1.0)
+    mpo.cores[0].fill_(99)
+    assert mpo.cores[1].abs().max() == mpo.cores[2].abs().max() == 1
+
+
 def test_the_smallest_matrix():
     mpo = MPO.from_matrix(torch.tensor([[-3.0]]), ((1, 1), (1, 1)))
     assert mpo.to_matrix().item() == pytest.approx(-3.0)
@@ -400,6 +442,7 @@ def test_what_is_not_finite_is_refused_and_found(value):
         (torch.eye(4), ((2, 2), (2, 2)), {"cutoff": -0.1}, "got -0.1"),
         (torch.eye(4), ((2, 2), (2, 2)), {"cutoff": math.nan}, "got nan"),
         (torch.eye(4), ((2, 2), (2, 2)), {"cutoff": "0.1"}, "got '0.1'"),
+        (torch.eye(4), ((2, 2), (2, 2)), {"cutoff": False}, "got False"),
     ],
 )
 def test_bad_input_is_refused(matrix, shape, options, message):
@@ -411,6 +454,8 @@ def test_bad_input_is_refused(matrix, shape, options, message):
     "sizes",
     [
         [],
+        [(1, 0, 2, 1), (1, 2, 2, 1)],
+        [(1, 2, 2, 0), (0, 2, 2, 1)],
         [(1, 2, 2, 1)],
         [(1, 2, 2, 3), (2, 2, 2, 1)],
         [(2, 2, 2, 1), (1, 2, 2, 1)],
@@ -438,6 +483,16 @@ def test_bad_operations_are_refused():
         mpo @ other
     with pytest.raises(ValueError, match="an axis of 4, got the shape \\(2, 3\\)"):
         mpo.apply(torch.zeros(2, 3))
+    broken = MPO((mpo.cores[0] * math.nan, mpo.cores[1]))
+    for operation in (lambda: broken.compress(1), lambda: broken.canonize(0), broken.norm):
+        with pytest.raises(ValueError, match="must be finite, got nan"):
+            operation()
+    with pytest.raises(ValueError, match=r"one dtype and one device, got torch\.float32 on cpu, torch\.float64"):
+        MPO((mpo.cores[0], mpo.cores[1].double()))
+    with pytest.raises(ValueError, match=r"from 0 to 3 here, got 5 in \(5, 0\)"):
+        MPO(mpo.cores, (5, 0))
+    with pytest.raises(ValueError, match="finite numbers, got nan"):
+        MPO.ising(3, math.nan)
     for operation in (lambda: mpo + 1, lambda: mpo * "a", lambda: mpo @ 2):
         with pytest.raises(TypeError):
             operation()

@@ -96,6 +96,8 @@ def test_berts_vocabulary_is_padded_as_in_the_paper():
         (((2, 2), (2, 2), (4, 0)), "from 0 to 3 here, got 4"),
         (((2, 2), (2, 2), (0, -1)), "from 0 to 3 here, got -1"),
         (((2, 2), (2, 2), (0,)), "a pair, rows and columns"),
+        ((4, 4), "in_legs is a tuple of integers, got 4"),
+        (((2, 2), (2, 2), 1), "padding is a tuple of integers, got 1"),
     ],
 )
 def test_bad_legs_are_refused(arguments, message):
@@ -107,6 +109,12 @@ def test_bad_legs_are_refused(arguments, message):
 def test_what_is_no_shape_is_refused(shape):
     with pytest.raises(ValueError, match=r"a shape|legs"):
         Shape.of(shape)
+
+
+@pytest.mark.parametrize("bonds", [(2,), (2, 2, 2), (2.0, 2), (5, 2), (0, 2)])
+def test_bad_bonds_are_not_counted(bonds):
+    with pytest.raises(ValueError, match=r"3 cores have 2 inner bonds|from 1 to 4, got"):
+        Shape((2, 2, 2), (2, 2, 2)).n_params(bonds)
 
 
 def test_bad_sizes_are_refused():

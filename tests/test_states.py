@@ -57,6 +57,13 @@ def test_states_by_name_have_the_entropies_of_the_textbook(n):
     np.testing.assert_allclose(w(3), np.array([0, 1, 1, 0, 1, 0, 0, 0]) / math.sqrt(3))
 
 
+def test_single_precision_is_computed_in_double():
+    values = schmidt_values(ghz(4).astype(np.complex64), (2,) * 4, 2)
+    assert values.dtype == np.float64
+    assert ghz(np.int8(10)).shape == (1024,)
+    assert w(np.int8(10)).sum() == pytest.approx(math.sqrt(10))
+
+
 def test_random_states_have_pages_entropy():
     """Page 1993: on average sum_{k=b+1}^{ab} 1/k - (a-1)/2b for a cut into a <= b dimensions."""
     a = b = 2**4
@@ -109,6 +116,8 @@ def test_bad_input_is_refused():
         (lambda: ising_ground_state(21, 1.0), "got 21"),
         (lambda: ising_ground_state(4, 1.0, parity=0), "1 or -1, got 0"),
         (lambda: ising_ground_state(4, math.nan), "finite numbers, got nan"),
+        (lambda: ising_ground_state(4, 0.0, 0.0), "every state is a ground state"),
+        (lambda: schmidt_values(np.array(["a"] * 4), (2, 2), 1), "real or complex numbers"),
         (lambda: ghz(1), "2 to 20 sites here, got 1"),
         (lambda: w(2.0), "got 2.0"),
         (lambda: schmidt_values(ghz(2), (2, 3), 1), r"\(2, 3\), a state of shape \(4,\)"),
