@@ -14,6 +14,7 @@ plots.save(plots.demo_picture(rows, demo["curve"], demo["chance"]), ROOT / "docs
 
 parts = {
     ("README.md", "table"): results.markdown_of_comparison(results.shipped("compare")),
+    ("README.md", "second"): results.second_comparison(results.shipped("compare-3-epochs")),
     ("README.md", "picture"): f"![{alt_text}](docs/tradeoff.png)",
     ("benchmarks/README.md", "tables"): bench_tables.markdown(results.shipped("bench")),
 }

@@ -24,6 +24,8 @@ from mpo_tutorial.model import compress, freeze_central
 from mpo_tutorial.mpo import MPO
 from mpo_tutorial.shapes import Shape, balanced_shape
 
+TOO_LONG = 60.0  # seconds
+PAUSE = 0.2  # seconds; the threads of a BLAS go on spinning for a while, and would slow the next contender
 PEERS = ("tensorly", "tensorly-torch", "quimb", "torchTT")
 NOT_INSTALLED = "not installed"
 
@@ -54,7 +56,7 @@ def bench(
     sizes: Sizes | None = None,
     *,
     device: str = "cpu",
-    repeat: int = 7,
+    repeat: int = 15,
     show: Callable[[str], None] = lambda _: None,
 ) -> dict:
     """Measure everything.
@@ -114,17 +116,19 @@ def _versions() -> dict[str, str]:
 
 
 def _race(steps: dict[str, Callable[[], object]], device: str, repeat: int) -> dict[str, float]:
-    """Median seconds of a step of each contender; every one has a first turn that does not count."""
-    seconds = {name: [] for name in steps}
-    for turn in range(repeat + 1):
-        for name, step in steps.items():
-            seconds[name].append(_seconds(step, device))
-            if turn == 0:
-                seconds[name].clear()
-    return {name: median(turns) for name, turns in seconds.items()}
+    """Median seconds of a step of each contender, without its first turn, unless that one took too long for another."""
+    first = {name: _seconds(step, device) for name, step in steps.items()}
+    turns = {name: [] for name, seconds in first.items() if seconds < TOO_LONG}
+    order = list(turns)
+    for _ in range(repeat):
+        order.reverse()  # so that nobody is always the first, or always behind the same
+        for name in order:
+            turns[name].append(_seconds(steps[name], device))
+    return first | {name: median(seconds) for name, seconds in turns.items()}
 
 
 def _seconds(step: Callable[[], object], device: str) -> float:
+    time.sleep(PAUSE)
     if device == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
@@ -229,7 +233,7 @@ def _decomposition(sizes: Sizes, device: str, repeat: int) -> list[dict]:
         for library in missing:
             rows[library] = {"library": library, "missing": NOT_INSTALLED}
         matrix = bert_like(*size)
-        for library, seconds in _race(steps, device, max(1, repeat // 3)).items():
+        for library, seconds in _race(steps, device, max(1, repeat // 2)).items():
             rows[library]["kinds"][kind] = seconds
             rows[library]["seconds"] += count * seconds
             rows[library]["error"] = max(rows[library]["error"], relative_error(steps[library]()().cpu(), matrix))
@@ -295,17 +299,16 @@ def _of_tensorly_torch(layer: MPOLinear, implementation: str) -> nn.Module | Non
 
 def _layer(sizes: Sizes, device: str, repeat: int) -> Iterator[list[dict]]:
     shape = balanced_shape(sizes.hidden, sizes.feed_forward)
+    # The last one leaves the order to einsum. Without opt_einsum that goes core by core, which takes all memory there is.
     names = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-torch, factorized")
     for bond in sizes.bonds:
         bonds = MPO.random(shape, bond).bonds
         for tokens in sizes.tokens:
-            steps = {name: layer_step(name, shape, tokens, bond, device) for name in names}
+            chosen = names if torch.backends.opt_einsum.is_available() else names[:3]
+            steps = {name: layer_step(name, shape, tokens, bond, device) for name in chosen}
             missing = [name for name, step in steps.items() if step is None]
             steps = {name: step for name, step in steps.items() if step is not None}
-            # Contracting core by core can take a hundred times as long: one turn tells enough.
-            slow = {name: steps.pop(name) for name in names[3:] if name in steps and tokens == min(sizes.tokens)}
-            steps.pop(names[3], None)
-            seconds = _race(steps, device, repeat) | {name: _seconds(step, device) for name, step in slow.items()}
+            seconds = _race(steps, device, repeat)
             dense = 3 * tokens * shape.in_size * shape.out_size
             seconds["counted limit"] = seconds["nn.Linear"] * (1 + multiplications(shape, bonds) / dense)
             rows = []
@@ -327,7 +330,7 @@ def _evaluation(sizes: Sizes, device: str, repeat: int) -> list[dict]:
         x = torch.randn(tokens, shape.in_size).to(device)
         with torch.inference_mode(), cached(layer):
             steps = {"nn.Linear": lambda x=x: dense(x), "MPOLinear in cached": lambda x=x: layer(x)}
-            seconds = _race(steps, device, 10 * repeat)
+            seconds = _race(steps, device, 3 * repeat)
         rows += [{"contender": name, "tokens": tokens, "seconds": value} for name, value in seconds.items()]
     return rows
 

@@ -152,7 +152,7 @@ def report():
 @app.command()
 def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    repeat: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Turns of each contender.")] = 7,
+    repeat: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Turns of each contender.")] = 15,
     out: Out = Path("runs/bench"),
 ):
     """Speed and memory beside other libraries and the counted limit (about a quarter of an hour on two quiet cores)."""

@@ -14,7 +14,9 @@ def require_floating(tensor: Tensor) -> None:
 
 
 def scale_of(tensor: Tensor) -> float:
-    """A power of two near the largest magnitude in a tensor of any shape; 1 for zeros. Dividing by it rounds nothing.
+    """What to divide a tensor of any shape by before numbers in it are squared: nearly always 1.
+
+    If the largest magnitude lies beyond 2**-20 or 2**20 it is the power of two below it; dividing by that rounds nothing.
 
     Raises
     ------
@@ -29,7 +31,8 @@ def scale_of(tensor: Tensor) -> float:
         names = zip(("row", "column"), place, strict=True) if tensor.ndim == 2 else (("index", place),)
         where = ", ".join(f"{name} {index}" for name, index in names)
         raise ValueError(f"what is decomposed must be finite, got {tensor[tuple(place)].item()} in {where}")
-    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest else 1.0
+    exponent = math.frexp(largest)[1] - 1
+    return math.ldexp(1.0, exponent) if largest and abs(exponent) > 20 else 1.0
 
 
 def frobenius_norm(tensor: Tensor) -> float:
@@ -45,8 +48,8 @@ def positive_qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return q * signs, signs[:, None] * r
 
 
-def svd(matrix: Tensor, n_eigenvecs: int | None = None, **_ignored) -> tuple[Tensor, Tensor, Tensor]:
-    """SVD in the form that TensorLy's `svd=` asks for (it also hands over a `random_state`, of no use here).
+def svd(matrix: Tensor, n_eigenvecs: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """SVD, with the sizes (rows, k), (k,), (k, columns); k is at most `n_eigenvecs`.
 
     A float32 matrix with one long side goes through the float64 Gram matrix of the other: squares halve the digits of the
     smallest singular values, and eight are left, as many as float32 has. A float64 matrix with a long side goes through
@@ -63,8 +66,7 @@ def svd(matrix: Tensor, n_eigenvecs: int | None = None, **_ignored) -> tuple[Ten
         u, s, vh = torch.linalg.svd(r.T)
         vh = vh[:n_eigenvecs] @ q.T
     else:
-        u = torch.linalg.eigh(_upper_gram(matrix), UPLO="U").eigenvectors.flip(1)[:, :n_eigenvecs]
-        u = (u * _signs(u)).to(matrix.dtype)
+        u = _left_vectors(matrix, n_eigenvecs)
         vh = u.T @ matrix
         s = torch.linalg.vector_norm(vh, dim=1)
         return u, s, vh.div_(s.clamp(min=torch.finfo(s.dtype).tiny)[:, None])
@@ -72,6 +74,24 @@ def svd(matrix: Tensor, n_eigenvecs: int | None = None, **_ignored) -> tuple[Ten
     parts = (u * signs)[:, :n_eigenvecs], s[:n_eigenvecs], vh[:n_eigenvecs] * signs[:n_eigenvecs, None]
     u, s, vh = (part.to(matrix.dtype) for part in parts)
     return u, s, vh
+
+
+def split(matrix: Tensor, n_eigenvecs: int | None = None, **_ignored) -> tuple[Tensor, Tensor, Tensor]:
+    """What TensorLy's `svd=` is used for: U, S and V whose U has orthonormal columns and whose S V is the rest.
+
+    TensorLy multiplies S into V at once, so for a float32 matrix that is wide S is left at 1. (TensorLy also hands over a
+    `random_state`, of no use here.)
+    """
+    if matrix.dtype == torch.float64 or matrix.shape[1] < 2 * matrix.shape[0]:
+        return svd(matrix, n_eigenvecs)
+    u = _left_vectors(matrix, n_eigenvecs)
+    return u, torch.ones_like(u[0]), u.T @ matrix
+
+
+def _left_vectors(matrix: Tensor, n: int | None) -> Tensor:
+    """The first n left singular vectors of a wide matrix."""
+    u = torch.linalg.eigh(_upper_gram(matrix), UPLO="U").eigenvectors.flip(1)[:, :n]
+    return (u * _signs(u)).to(matrix.dtype)
 
 
 def singular_values(matrix: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ transpose.) Its n cores form a chain; core k has the axes (bond_left, in_k, out_
           |    d_1  |    d_2  |    d_3  |    d_4  |
          in_1      in_2      in_3      in_4      in_5
 
-TensorLy decomposes (with `linalg.svd`); what is ours is the gauge, the signs, the algebra and the counts.
+TensorLy decomposes (with `linalg.split`); what is ours is the gauge, the signs, the algebra and the counts.
 """
 
 import math
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mpo_tutorial.contraction import contract
-from mpo_tutorial.linalg import frobenius_norm, positive_qr, require_floating, scale_of, svd
+from mpo_tutorial.linalg import frobenius_norm, positive_qr, require_floating, scale_of, split, svd
 from mpo_tutorial.shapes import Shape, is_integer
 
 
@@ -96,7 +96,7 @@ class MPO:
         Parameters
         ----------
         matrix : Tensor of shape (in, out), floating point
-            Half precision is computed in float32, float32 with the help of float64 (`linalg.svd`); the cores have the
+            Half precision is computed in float32, float32 with the help of float64 (`linalg.split`); the cores have the
             matrix's dtype and device, and no gradient flows back.
         shape : Shape, or a pair of tuples (in legs, out legs)
         max_bond : int or sequence of n - 1 ints, optional
@@ -123,11 +123,12 @@ class MPO:
         _check_cutoff(cutoff)
         rows, columns = shape.padding
         scale = scale_of(matrix)
-        legs = pad(matrix.detach().to(_working(matrix.dtype)) / scale, (0, columns, 0, rows))
+        legs = matrix.detach().to(_working(matrix.dtype))
+        legs = pad(legs if scale == 1 else legs / scale, (0, columns, 0, rows))
         legs = legs.reshape(*shape.in_legs, *shape.out_legs)
         rank = (1, *(caps if cutoff is None else shape.full_bonds), 1)
         with tl.backend_context("pytorch", local_threadsafe=True):
-            cores = tensor_train_matrix(legs, rank=rank, svd=svd).factors
+            cores = tensor_train_matrix(legs, rank=rank, svd=split).factors
         if cutoff is None:
             # TT-SVD leaves isometries, exact ones as long as an unfolding is no taller than it is wide.
             heights = (len(core) * pair for core, pair in zip(cores, shape.pairs, strict=True))
@@ -137,8 +138,8 @@ class MPO:
             mpo = cls(tuple(cores), shape.padding)
         else:
             mpo = cls(tuple(cores), shape.padding).compress(caps, cutoff)
-        mpo = (scale * mpo)._to(matrix.dtype)
-        if not torch.isfinite(mpo.central).all():
+        mpo = (mpo if scale == 1 else scale * mpo)._to(matrix.dtype)
+        if matrix.dtype == torch.float16 and not torch.isfinite(mpo.central).all():
             raise ValueError(f"the norm, which the central core carries, exceeds {matrix.dtype}; decompose in float32")
         return mpo
 

@@ -1,8 +1,11 @@
 """Figures. Each function draws into the axes that it is given and returns them; none trains."""
 
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -90,6 +93,87 @@ def truncation_curve(ax: Axes, curve: list[dict], chance: float) -> Axes:
     ax.set_xlabel("parameters left in the matrices (% of dense)")
     ax.set_ylabel("validation accuracy (%)")
     return ax
+
+
+def ellipse(ax: Axes, matrix: np.ndarray) -> Axes:
+    """What a 2 x 2 matrix makes of the unit circle: an ellipse whose half axes are the singular values."""
+    angles = np.linspace(0, 2 * np.pi, 200)
+    circle = np.stack([np.cos(angles), np.sin(angles)])
+    ax.plot(*circle, color=GREY, lw=2, ls="--")
+    ax.plot(*(matrix @ circle), color=BLUE, lw=3)
+    u, s, vh = np.linalg.svd(matrix)
+    for k, colour in enumerate((ORANGE, GREEN)):
+        ax.annotate("", vh[k], (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "lw": 2, "ls": "--"})
+        ax.annotate("", s[k] * u[:, k], (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "lw": 3})
+        end = s[k] * u[:, k]
+        ax.annotate(
+            f"{s[k]:.2f}", end, 14 * np.sign(end), textcoords="offset points", color=colour, ha="center", va="center"
+        )
+    ax.set_aspect("equal")
+    ax.set_title("Circle in, ellipse out")
+    ax.set_xlabel("first coordinate")
+    ax.set_ylabel("second coordinate")
+    return ax
+
+
+def spectrum(ax: Axes, spectra: dict[str, np.ndarray], cut: int | None = None) -> Axes:
+    """Singular values of some matrices, by name, and where a cut keeps those to the left of it."""
+    for (name, values), colour, style in zip(spectra.items(), (BLUE, ORANGE, GREEN), ("-", "--", ":"), strict=False):
+        ax.plot(np.arange(1, len(values) + 1), values, color=colour, lw=3, ls=style, label=name)
+    if cut is not None:
+        ax.axvline(cut + 0.5, color=GREY, lw=2)
+        ax.axvspan(cut + 0.5, max(map(len, spectra.values())), color=GREY, alpha=0.12, lw=0)
+    if len(spectra) > 1:
+        ax.legend()
+    ax.set_ylim(bottom=0)
+    ax.set_title("Singular values")
+    ax.set_xlabel("number, largest first")
+    ax.set_ylabel("singular value")
+    return ax
+
+
+def matrix_image(ax: Axes, matrix: np.ndarray, limit: float, title: str) -> Axes:
+    """A matrix as an image: white is 0, the darkest orange and blue are minus and plus `limit`."""
+    colours = LinearSegmentedColormap.from_list("orange to blue", [ORANGE, "#FFFFFF", BLUE])
+    ax.imshow(matrix, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.grid(False)
+    ax.set_title(title)
+    ax.set_xlabel("column")
+    ax.set_ylabel("row")
+    return ax
+
+
+def low_rank_picture(matrix: np.ndarray, approximation: np.ndarray, values: np.ndarray, rank: int) -> Figure:
+    """A matrix, its approximation, what is lost, and the singular values with the cut."""
+    import matplotlib.pyplot as plt
+
+    limit = 3 * float(matrix.std()) or 1.0
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 4, figsize=(16, 4.4), layout="constrained", width_ratios=[1, 1, 1, 1.3])
+        matrix_image(axes[0], matrix, limit, "The matrix")
+        matrix_image(axes[1], approximation, limit, f"Rank {rank}")
+        matrix_image(axes[2], matrix - approximation, limit, "What is lost")
+        spectrum(axes[3], {"matrix": values}, rank)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG; it is closed."""
+    import matplotlib.pyplot as plt
+
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=60)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def show(figure: Figure, alt_text: str) -> None:
+    """Display a figure in a notebook, with its description for those who cannot see it, and close it."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    display(figure, metadata={"image/png": {"alt": alt_text}})
+    plt.close(figure)
 
 
 def demo_picture(rows: list[TableRow], curve: list[dict], chance: float) -> Figure:

@@ -221,17 +221,45 @@ def markdown_of_comparison(comparison: dict) -> str:
     lines = ["| " + " | ".join(TABLE_HEAD) + " |", "|" + "---|" * len(TABLE_HEAD)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     run, hardware = comparison["final"]["light"][0], comparison["hardware"]
-    difference = comparison["summary"]["difference"]
-    low, high = difference["interval"]
     rates = " and ".join(f"{rate:g} ({method})" for method, rate in comparison["chosen"].items())
+    tuning = len(comparison["tuning_seeds"])
+    threads = " or ".join(
+        sorted({str(r["hardware"]["threads"]) for runs in comparison["final"].values() for r in runs})
+    )
     lines += [
         "",
         f"{len(comparison['seeds'])} seeds, {run['train_sentences']:,} training sentences of {run['config']['task']}, "
-        f"{run['config']['epochs']} epochs, {run['test']['n']:,} test sentences. Learning rates {rates}, each the best of "
-        f"{len(comparison['grids']['light'])} on the validation set. Light minus full, paired: "
-        f"{100 * difference['mean']:+.1f} points, 95 % interval [{100 * low:+.1f}, {100 * high:+.1f}], which "
-        f"{'lies above' if difference['not_inferior'] else 'does not lie above'} the margin of "
-        f"-{100 * difference['margin']:g} points that was set beforehand. Measured on {comparison['date']}, {hardware['cpu']}, "
-        f"{hardware['threads']} threads, torch {comparison['versions']['torch']}, by `{comparison['command']}`.",
+        f"{run['config']['epochs']} epochs, batches of {run['config']['batch_size']}, {run['test']['n']:,} test sentences. "
+        f"Learning rates {rates}, each the best of {len(comparison['grids']['light'])} on the validation set, over {tuning} "
+        f"seed{'s' if tuning > 1 else ''}. {_paired(comparison)} Measured on {comparison['date']}, {hardware['cpu']}, {threads} "
+        f"thread{'' if threads == '1' else 's'} a run, torch {comparison['versions']['torch']}, by `{comparison['command']}`.",
     ]
     return "\n".join(lines)
+
+
+def second_comparison(comparison: dict) -> str:
+    """A paragraph on a comparison that was made beside the one in the table, with other settings."""
+    config, summary = comparison["final"]["light"][0]["config"], comparison["summary"]
+    light, full, difference = (
+        f"{100 * value:.1f} [{', '.join(f'{100 * end:.1f}' for end in summary[name]['interval'])}]"
+        for name, value in (
+            ("light", summary["light"]["accuracy"]),
+            ("full", summary["full"]["accuracy"]),
+            ("difference", summary["difference"]["mean"]),
+        )
+    )
+    return (
+        f"A second comparison, with {config['epochs']} epochs, batches of {config['batch_size']} and rates tuned over "
+        f"{len(comparison['tuning_seeds'])} seeds: light {light} %, full {full} %, paired difference {difference} points: the "
+        f"margin is {'kept' if summary['difference']['not_inferior'] else 'missed'}."
+    )
+
+
+def _paired(comparison: dict) -> str:
+    difference = comparison["summary"]["difference"]
+    low, high = (100 * end for end in difference["interval"])
+    lies = "lies above" if difference["not_inferior"] else "does not lie above"
+    return (
+        f"Light minus full, paired: {100 * difference['mean']:+.1f} points, 95 % interval [{low:+.1f}, {high:+.1f}], which "
+        f"{lies} the margin of -{100 * difference['margin']:g} points that was set beforehand."
+    )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SEEDS
 
-from mpo_tutorial.linalg import frobenius_norm, positive_qr, relative_error, scale_of, singular_values, svd
+from mpo_tutorial.linalg import frobenius_norm, positive_qr, relative_error, scale_of, singular_values, split, svd
 
 SIZES = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
@@ -30,6 +30,17 @@ def test_svd_is_the_best_approximation_of_its_rank(size, seed, keep):
     short = u if size[0] <= size[1] else vh.T
     torch.testing.assert_close(short.T @ short, torch.eye(keep, dtype=torch.float64))
     assert (short.gather(0, short.abs().argmax(0, keepdim=True)) > 0).all()
+
+
+@pytest.mark.parametrize("size", [(3, 40), (40, 3), (8, 9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_split_is_an_isometry_and_the_rest(size, dtype):
+    matrix = random(size, 0).to(dtype)
+    u, s, v = split(matrix, 2)
+    rounding = 20 * torch.finfo(dtype).eps
+    torch.testing.assert_close(u.T @ u, torch.eye(2, dtype=dtype), atol=rounding, rtol=0)
+    best, weights, vh = svd(matrix, 2)
+    torch.testing.assert_close(u * s @ v, best * weights @ vh, atol=10 * rounding, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(3, 40), (40, 3), (8, 9), (9, 8)])
@@ -98,12 +109,13 @@ def test_relative_error_does_not_broadcast():
         relative_error(torch.ones(1, 4), torch.ones(3, 4))
 
 
-@pytest.mark.parametrize("largest", [3e-300, 0.1, 1.0, 5e20])
+@pytest.mark.parametrize("largest", [3e-300, 1e-7, 0.1, 1.0, 1e6, 5e20])
 def test_scaling_rounds_nothing(largest):
     tensor = largest * torch.tensor([[0.3, -1.0]], dtype=torch.float64)
     scale = scale_of(tensor)
     assert torch.equal(tensor / scale * scale, tensor)
-    assert 1 <= (tensor / scale).abs().max() < 2
+    assert 2**-20 <= (tensor / scale).abs().max() <= 2**20
+    assert (scale == 1) == (2**-20 <= largest <= 2**20)
     assert scale_of(torch.zeros(2)) == 1
 
 

@@ -51,8 +51,41 @@ def test_curve_shows_every_point_and_chance(ax):
     assert list(ax.lines[1].get_ydata()) == [50, 50]
 
 
+def test_the_ellipse_has_the_singular_values_as_half_axes(ax):
+    plots.ellipse(ax, np.array([[3.0, 0.0], [4.0, 5.0]]))
+    distances = np.linalg.norm(ax.lines[1].get_data(), axis=0)
+    assert [distances.max(), distances.min()] == pytest.approx([45**0.5, 5**0.5], rel=1e-3)
+    assert texts(ax)[-1] == "2.24"
+
+
+def test_the_cut_stands_behind_the_last_value_that_is_kept(ax):
+    plots.spectrum(ax, {"one": np.array([3.0, 2.0, 1.0]), "other": np.array([2.0, 2.0, 2.0])}, cut=2)
+    assert list(ax.lines[0].get_ydata()) == [3, 2, 1]
+    assert ax.lines[2].get_xdata()[0] == 2.5
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["one", "other"]
+
+
+def test_an_image_shows_zero_white_and_both_signs_alike(ax):
+    plots.matrix_image(ax, np.array([[-2.0, 0.0, 2.0]]), 2.0, "title")
+    colours = ax.images[0].cmap(ax.images[0].norm(np.array([-2.0, 0.0, 2.0])))
+    assert np.allclose(colours[1], 1, atol=0.01)
+    assert ax.images[0].get_clim() == (-2, 2)
+
+
+def test_the_low_rank_picture_shows_what_adds_up():
+    matrix = np.random.default_rng(0).standard_normal((4, 5))
+    kept = np.round(matrix)
+    figure = plots.low_rank_picture(matrix, kept, np.linalg.svd(matrix, compute_uv=False), 2)
+    whole, part, rest = (axes.images[0].get_array() for axes in figure.axes[:3])
+    np.testing.assert_allclose(part + rest, whole)
+    assert plots.png(figure).startswith(b"\x89PNG")
+    assert not plt.get_fignums()
+
+
 def test_axes_are_labelled(ax):
-    for axes in plots.demo_picture(ROWS, CURVE, 0.5).axes:
+    matrix = np.eye(3)
+    pictures = plots.demo_picture(ROWS, CURVE, 0.5), plots.low_rank_picture(matrix, matrix, np.ones(3), 3)
+    for axes in (axes for picture in pictures for axes in picture.axes):
         assert axes.get_title()
         assert axes.get_xlabel()
         assert axes.get_ylabel()

@@ -119,6 +119,16 @@ def test_shipped_summary_follows_from_the_runs(comparison):
     assert all(run["parameters"]["trained"] <= 1_110_000 for run in comparison["final"]["light"])
 
 
+def test_the_second_comparison_is_as_whole_as_the_first():
+    second = results.shipped("compare-3-epochs")
+    assert summarise(second["final"]) == second["summary"]
+    assert len(second["grid"]) == 2 * 5 * len(second["tuning_seeds"])
+    difference = second["summary"]["difference"]
+    paragraph = results.second_comparison(second)
+    assert f"paired difference {100 * difference['mean']:.1f} [" in paragraph
+    assert ("the margin is missed" in paragraph) != difference["not_inferior"]
+
+
 def test_paired_difference_is_paired():
     half = np.arange(2000) % 2 == 0
     runs = [{"test": results.score(half)}, {"test": results.score(half)}]
