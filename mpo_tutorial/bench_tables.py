@@ -67,7 +67,7 @@ def markdown(record: dict) -> str:
 
 
 def targets(record: dict) -> Iterator[Target]:
-    """What issue 3 of the project asks of the speed, as ratios within one run; a missing peer leaves its lines out."""
+    """What the project asks of its speed, as ratios within one run; a missing peer leaves its lines out."""
     seconds = {row["library"]: row for row in record["decomposition"] if "missing" not in row}
     ours, theirs = seconds["mpo_tutorial"], seconds["tensorly"]
     yield Target("decomposition, seconds over tensorly's", ours["seconds"] / theirs["seconds"], 1 / 3)
