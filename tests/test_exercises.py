@@ -7,6 +7,7 @@ import torch
 
 from mpo_tutorial import exercises
 from mpo_tutorial.exercises import CHAPTERS, PROGRESS_FILE, Chapter, Exercise, load
+from mpo_tutorial.exercises.chapter_01 import EXERCISES
 
 ALL = [
     (chapter, number, exercise)
@@ -102,7 +103,10 @@ def test_progress_outlives_the_notebook_and_counts_once(tmp_path):
     again = load("01", tmp_path)
     again.check(1, 7)
     again.check(1, 8)
-    assert again.progress() == "Chapter 01: 1 of 4 done (1)."
+    assert again.progress().startswith("Chapter 01: 1 of 4 done (1). Next is 2: singular values")
+    for number in (2, 3, 4):
+        again.check(number, EXERCISES[number - 1].answer())
+    assert again.progress() == "Chapter 01: 4 of 4 done (1, 2, 3, 4)."
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"01": 3}', '{"01": ["x"]}', ""])
@@ -110,7 +114,7 @@ def test_a_broken_progress_file_is_set_aside(tmp_path, content):
     (tmp_path / PROGRESS_FILE).write_text(content)
     chapter = load("01", tmp_path)
     assert chapter.check(1, 7) == "Right."
-    assert chapter.progress() == "Chapter 01: 1 of 4 done (1)."
+    assert chapter.progress().startswith("Chapter 01: 1 of 4 done (1).")
     assert [path.read_text() for path in tmp_path.glob("*.broken")] == [content]
 
 

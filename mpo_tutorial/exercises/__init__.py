@@ -9,7 +9,7 @@ Not yet. That is the size of the matrix, 3 x 4. Two factors of rank 1 hold a col
 >>> ex.check(1, 7)
 Right.
 >>> ex.progress()
-Chapter 01: 1 of 4 done (1).
+Chapter 01: 1 of 4 done (1). Next is 2: singular values of [[3, 0], [4, 5]].
 """
 
 import json
@@ -41,7 +41,7 @@ class Exercise:
     Parameters
     ----------
     question : str
-        In a few words, for `progress` and error messages; the notebook asks in full.
+        In a few words, for `progress`; the notebook asks in full.
     answer : callable
         Returns the right answer, computed when it is needed. For a question whose answer is a function, that function.
     solution : str
@@ -121,10 +121,12 @@ class Chapter:
         return Message(self._numbered(number).solution)
 
     def progress(self) -> Message:
-        """Which exercises are done."""
+        """Which exercises are done, and which is next."""
         done = self._done().get(self.number, [])
         which = f" ({', '.join(map(str, done))})" if done else ""
-        return Message(f"Chapter {self.number}: {len(done)} of {len(self._exercises)} done{which}.")
+        left = [(k, exercise.question) for k, exercise in enumerate(self._exercises, start=1) if k not in done]
+        following = f" Next is {left[0][0]}: {left[0][1]}." if left else ""
+        return Message(f"Chapter {self.number}: {len(done)} of {len(self._exercises)} done{which}.{following}")
 
     def _numbered(self, number: int) -> Exercise:
         if number not in range(1, len(self._exercises) + 1):
