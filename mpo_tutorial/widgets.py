@@ -1,6 +1,5 @@
 """Controls over the explorers. Only what ipywidgets 7.7 and 8 share."""
 
-from base64 import b64encode
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -30,9 +29,8 @@ def rank_explorer(matrix: np.ndarray, rank: int = 1) -> "Widget":
     shown = ipywidgets.HTML()
 
     def update(_=None) -> None:
-        words = escape(explorer.in_words(slider.value))
-        picture = b64encode(plots.png(explorer.figure(slider.value))).decode()
-        shown.value = f'<p>{words}</p><img alt="{words}" style="width: 100%" src="data:image/png;base64,{picture}">'
+        words = explorer.in_words(slider.value)
+        shown.value = f"<p>{escape(words)}</p>{plots.html(explorer.figure(slider.value), words)}"
 
     slider.observe(update, names="value")
     update()

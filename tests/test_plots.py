@@ -1,3 +1,6 @@
+from base64 import b64decode
+from io import BytesIO
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -78,7 +81,10 @@ def test_the_low_rank_picture_shows_what_adds_up():
     figure = plots.low_rank_picture(matrix, kept, np.linalg.svd(matrix, compute_uv=False), 2)
     whole, part, rest = (axes.images[0].get_array() for axes in figure.axes[:3])
     np.testing.assert_allclose(part + rest, whole)
-    assert plots.png(figure).startswith(b"\x89PNG")
+    page = plots.html(figure, 'a "quoted" < text')
+    assert page.startswith('<img alt="a &quot;quoted&quot; &lt; text"')
+    with Image.open(BytesIO(b64decode(page.split("base64,")[1].split('"')[0]))) as picture:
+        assert picture.width > 1000
     assert not plt.get_fignums()
 
 
