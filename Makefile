@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-full lab bench readme venv
+.PHONY: help demo test test-full lab bench readme badges venv
 
 help:
 	@echo "make demo       compress a BERT, train a twentieth of it, draw the trade-off (a few minutes)"
@@ -12,6 +12,7 @@ help:
 	@echo "make lab        the course in JupyterLab"
 	@echo "make bench      speed and memory beside other libraries (a quarter of an hour)"
 	@echo "make readme     the README's table and picture again, from the records"
+	@echo "make badges     the repository's address and tag, from pyproject.toml to where they are needed"
 
 demo: .venv/demo-installed
 	$(BIN)/mpo-tutorial demo
@@ -30,6 +31,9 @@ lab: .venv/lab-installed
 
 readme: .venv/demo-installed
 	$(BIN)/python docs/make_readme.py
+
+badges: $(BIN)/python
+	$(BIN)/python docs/make_badges.py
 
 venv: $(BIN)/python
 
