@@ -140,7 +140,7 @@ def spectrum(ax: Axes, spectra: dict[str, np.ndarray], cut: int | None = None) -
 def matrix_image(ax: Axes, matrix: np.ndarray, limit: float, title: str) -> Axes:
     """A matrix as an image: white is 0, the darkest orange and blue are minus and plus `limit`."""
     colours = LinearSegmentedColormap.from_list("orange to blue", [ORANGE, "#FFFFFF", BLUE])
-    ax.imshow(matrix, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.imshow(np.asarray(matrix), cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
     ax.grid(False)
     ax.set_title(title)
     ax.set_xlabel("column")
