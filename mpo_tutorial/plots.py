@@ -141,6 +141,7 @@ def matrix_image(ax: Axes, matrix: np.ndarray, limit: float, title: str) -> Axes
     """A matrix as an image: white is 0, the darkest orange and blue are minus and plus `limit`."""
     colours = LinearSegmentedColormap.from_list("orange to blue", [ORANGE, "#FFFFFF", BLUE])
     ax.imshow(np.asarray(matrix), cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.locator_params(nbins=3)
     ax.grid(False)
     ax.set_title(title)
     ax.set_xlabel("column")
