@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from blocks import replace_block
-from mpo_tutorial import bench_tables, plots, results
+from mpo_tutorial import bench_tables, result_plots, results
 
 ROOT = Path(__file__).parents[1]
 
 demo = results.shipped("demo")
 rows = [results.TableRow(**row) for row in demo["table"]]
-alt_text = plots.demo_alt_text(rows, demo["curve"])
-plots.save(plots.demo_picture(rows, demo["curve"], demo["chance"]), ROOT / "docs" / "tradeoff.png", alt_text)
+alt_text = result_plots.demo_alt_text(rows, demo["curve"])
+result_plots.save(
+    result_plots.demo_picture(rows, demo["curve"], demo["chance"]), ROOT / "docs" / "tradeoff.png", alt_text
+)
 
 parts = {
     ("README.md", "table"): results.markdown_of_comparison(results.shipped("compare")),

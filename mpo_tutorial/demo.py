@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from mpo_tutorial import plots, results
+from mpo_tutorial import result_plots, results
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.finetune import Prepared, evaluate, locked, prepare, run
 from mpo_tutorial.layers import mpo_layers
@@ -80,8 +80,10 @@ def demo(
             "seconds": {"total": time.perf_counter() - started},
             "peak_memory_bytes": results.peak_memory_bytes(),
         }
-        plots.save(
-            plots.demo_picture(rows, curve, record["chance"]), out / "tradeoff.png", plots.demo_alt_text(rows, curve)
+        result_plots.save(
+            result_plots.demo_picture(rows, curve, record["chance"]),
+            out / "tradeoff.png",
+            result_plots.demo_alt_text(rows, curve),
         )
         results.write_record(record, out / "record.json")
     return record

@@ -5,15 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter
 
-from mpo_tutorial.results import TableRow, replacing
 from mpo_tutorial.shapes import Shape
 
 # Okabe and Ito's palette, made to be told apart by colour-blind readers too.
@@ -27,77 +25,6 @@ STYLE = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
-
-
-def trained_against_accuracy(ax: Axes, rows: list[TableRow]) -> Axes:
-    """Test accuracy of each method against the parameters that it trained, with its interval."""
-    marks = zip(
-        rows, (BLUE, GREEN, ORANGE), "osD", (0.92, 1.08, 1), strict=False
-    )  # the last: apart where they coincide
-    for row, colour, marker, shift in marks:
-        x, y = shift * row.trained / 1e6, 100 * row.accuracy
-        low, high = (100 * end for end in row.interval)
-        ax.errorbar(x, y, [[y - low], [high - y]], fmt=marker, ms=12, color=colour, capsize=7, lw=2.5)
-        side = -1 if shift < 1 else 1
-        ax.annotate(
-            f"{row.method}\n{y:.1f} %",
-            (x, y),
-            (14 * side, 0),
-            textcoords="offset points",
-            ha="left" if side > 0 else "right",
-            va="center",
-            color=colour,
-            weight="bold",
-        )
-    least, most = min(row.trained for row in rows) / 1e6, max(row.trained for row in rows) / 1e6
-    ax.set_xscale("log")
-    ax.set_xlim(least / 12, most * 12)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.margins(y=0.3)
-    ax.set_title(
-        f"Train {100 * least / most if len(rows) > 1 else 100 * least * 1e6 / rows[0].total:.1f} % of the parameters"
-    )
-    ax.set_xlabel("parameters trained (millions)")
-    ax.set_ylabel("test accuracy (%), 95 % intervals")
-    return ax
-
-
-def truncation_curve(ax: Axes, curve: list[dict], chance: float) -> Axes:
-    """Validation accuracy against what is left of the matrices when their bonds are cut, without retraining.
-
-    Parameters
-    ----------
-    curve : list of dict
-        As in a demo's record: "max_bond", "ratio" and "validation" of each point.
-    chance : float
-        Accuracy of always giving the commonest answer.
-    """
-    ratios = [100 * point["ratio"] for point in curve]
-    accuracies = [100 * point["validation"]["accuracy"] for point in curve]
-    lows, highs = zip(*([100 * end for end in point["validation"]["interval"]] for point in curve), strict=True)
-    ax.fill_between(ratios, lows, highs, color=BLUE, alpha=0.15, lw=0)
-    ax.plot(ratios, accuracies, "o-", color=BLUE, ms=9, lw=2.5)
-    for k, point in enumerate(curve):
-        above = k % 2 == 0  # alternately, so that neighbours do not collide
-        ax.annotate(
-            point["max_bond"],
-            (ratios[k], accuracies[k]),
-            (0, 12 if above else -12),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if above else "top",
-            color=BLUE,
-        )
-    ax.axhline(100 * chance, color=GREY, ls=":", lw=2)
-    ax.annotate("guessing", (97, 100 * chance), (0, -6), textcoords="offset points", ha="right", va="top", color=GREY)
-    ax.axvline(100, color=GREY, ls="--", lw=1.5)
-    ax.annotate("size of the \ndense matrices ", (100, max(highs) + 2), ha="right", va="bottom", color=GREY)
-    ax.set_ylim(100 * chance - 8, max(highs) + 10)
-    ax.set_title("Cut the bonds (numbers), train no more")
-    ax.set_xlabel("parameters left in the matrices (% of dense)")
-    ax.set_ylabel("validation accuracy (%)")
-    return ax
 
 
 def ellipse(ax: Axes, matrix: np.ndarray) -> Axes:
@@ -272,55 +199,6 @@ def weights(ax: Axes, probabilities: np.ndarray, most: int = 8) -> Axes:
     return ax
 
 
-def tradeoff(
-    ax: Axes, curves: dict[str, list[dict]], chance: float, chosen: dict, measured: Sequence[tuple[dict, dict]] = ()
-) -> Axes:
-    """Accuracy against parameters as bonds are cut in some part of a model, with one point chosen.
-
-    Parameters
-    ----------
-    curves : dict of lists of points
-        By part; points as in a tradeoff's record.
-    chance : float
-        Accuracy of always giving the commonest answer.
-    chosen : dict
-        The point to mark.
-    measured : pairs of a point and a score
-        Accuracies measured anew, of the same settings.
-    """
-    for (part, points), colour, marker in zip(curves.items(), (BLUE, ORANGE, GREEN), "osD", strict=False):
-        x, y = [100 * p["ratio"] for p in points], [100 * p["validation"]["accuracy"] for p in points]
-        ax.plot(x, y, marker + "-", color=colour, ms=6, lw=2, label=f"cut: {part}")
-    low, high = (100 * end for end in chosen["validation"]["interval"])
-    x, y = 100 * chosen["ratio"], 100 * chosen["validation"]["accuracy"]
-    ax.errorbar(x, y, [[y - low], [high - y]], fmt="o", ms=17, mfc="none", mew=3, color="black", capsize=8, lw=2.5)
-    for k, (point, score) in enumerate(measured):
-        label = "measured here" if k == 0 else None
-        ax.plot(100 * point["ratio"], 100 * score["accuracy"], "X", ms=14, color="black", mec="white", label=label)
-    ax.axhline(100 * chance, color=GREY, ls=":", lw=2)
-    ax.annotate("guessing", (0, 100 * chance), (0, -6), textcoords="offset points", va="top", color=GREY)
-    ax.axvline(100, color=GREY, ls="--", lw=1.5)
-    ax.set_ylim(100 * chance - 6, 90)
-    ax.legend(loc="upper left")
-    ax.set_title("Cut the bonds of a tuned model")
-    ax.set_xlabel("parameters left in the matrices (% of dense)")
-    ax.set_ylabel("validation accuracy (%)")
-    return ax
-
-
-def kept(ax: Axes, whole: dict, chosen: dict, entropy: float) -> Axes:
-    """Shares of central and auxiliary numbers and of entropy that a point of a tradeoff keeps."""
-    shares = [100 * chosen[name] / whole[name] for name in ("central", "auxiliary")] + [100 * entropy]
-    bars = ax.barh(["central\ncores", "auxiliary\ncores", "entropy"], shares, color=[ORANGE, GREEN, BLUE])
-    ax.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=4)
-    ax.invert_yaxis()
-    ax.set_xlim(0, 118)
-    ax.set_title("What the cut keeps")
-    ax.set_xlabel("% of what it was at full bond")
-    ax.set_ylabel("")
-    return ax
-
-
 @contextmanager
 def styled(
     columns: int, size: tuple[float, float], widths: Sequence[float] | None = None
@@ -364,35 +242,3 @@ def show(figure: Figure, alt_text: str, caption: bool = False) -> None:
 
     above = f"<p>{escape(alt_text)}</p>" if caption else ""
     display(HTML(above + html(figure, alt_text)))
-
-
-def demo_picture(rows: list[TableRow], curve: list[dict], chance: float) -> Figure:
-    """The demo's two results side by side."""
-    with styled(2, (15, 6.5)) as (figure, (left, right)):
-        trained_against_accuracy(left, rows)
-        truncation_curve(right, curve, chance)
-    return figure
-
-
-def save(figure: Figure, path: Path, alt_text: str) -> None:
-    """Write a figure as PNG, whole or not at all, with its description inside, and close it."""
-    import matplotlib.pyplot as plt
-
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=120, metadata={"Description": alt_text})
-    plt.close(figure)
-
-
-def demo_alt_text(rows: list[TableRow], curve: list[dict]) -> str:
-    """The picture in words."""
-    methods = "; ".join(
-        f"{row.method}, {row.trained / 1e6:.1f} million parameters trained: {100 * row.accuracy:.1f} %" for row in rows
-    )
-    points = ", ".join(
-        f"{100 * point['validation']['accuracy']:.0f} % at bond {point['max_bond']} ({100 * point['ratio']:.0f} % of the size)"
-        for point in curve
-    )
-    return (
-        f"Two panels. Left, test accuracy against parameters trained: {methods}. "
-        f"Right, validation accuracy as the bonds are cut without retraining: {points}."
-    )

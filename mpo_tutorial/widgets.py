@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from mpo_tutorial import plots, results
-from mpo_tutorial.explorers import BondExplorer, EntropyExplorer, ModelMap, RankExplorer, TradeoffExplorer
+from mpo_tutorial.explorers import BondExplorer, EntropyExplorer, RankExplorer
+from mpo_tutorial.model_explorers import ModelMap, TradeoffExplorer
 from mpo_tutorial.shapes import Shape
 
 if TYPE_CHECKING:

@@ -20,6 +20,15 @@ ROOT = Path(__file__).parents[1]
 POSITIVE, NEGATIVE = ("good", "great", "fine", "lovely"), ("bad", "awful", "dull", "poor")
 
 
+@pytest.fixture
+def ax():
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> str:
     """Folder of a random BERT with 2 layers of width 24, and MiniLM's tokenizer."""

@@ -84,8 +84,8 @@ def test_a_matrix_that_makes_no_chain_gets_a_sentence():
 
 
 def test_layer_and_matrix_are_chosen_from_lists(tiny_model):
-    from mpo_tutorial.explorers import ModelMap
     from mpo_tutorial.model import load_classifier
+    from mpo_tutorial.model_explorers import ModelMap
 
     layer, kind, shown = widgets.model_map(ModelMap(load_classifier(tiny_model, n_labels=2, seed=0)[0])).children
     for number in layer.options:

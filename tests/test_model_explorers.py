@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from mpo_tutorial import results, tradeoff
+from mpo_tutorial.model import PARTS, load_classifier
+from mpo_tutorial.model_explorers import ModelMap, TradeoffExplorer
+
+
+@pytest.fixture(scope="module")
+def tiny_map(tiny_model) -> ModelMap:
+    bert, _ = load_classifier(tiny_model, n_labels=2, seed=0)
+    return ModelMap(bert, seed=1)
+
+
+def test_the_map_finds_every_matrix_of_the_model(tiny_map):
+    assert tiny_map.layers == (0, 1)
+    assert tiny_map.kinds[-1] == "pooler"
+    assert tiny_map.layer_kinds == tiny_map.kinds[:-1]
+    names = {tiny_map.name(layer, kind) for layer in tiny_map.layers for kind in tiny_map.kinds}
+    assert names == set(tiny_map.trained) == set(tiny_map.random)
+
+
+def test_the_map_holds_the_entropies_of_its_matrices(tiny_map):
+    table = tiny_map.entropies(2)
+    assert table.shape == (2, 6)
+    spectra = tiny_map.trained["bert.encoder.layer.1.attention.self.key"]
+    weights = spectra.values[1] ** 2 / (spectra.values[1] ** 2).sum()
+    assert table[1, 1] == pytest.approx(-(weights * np.log(weights)).sum(), rel=1e-6)
+    assert (tiny_map.entropies(2, tiny_map.random) != table).all()
+    assert "bert.pooler.dense: 24 x 24" in tiny_map.in_words(1, "pooler")
+
+
+def test_the_tradeoff_says_what_is_on_record_and_what_was_measured(tiny_light_run, tiny_tuned):
+    record = tradeoff.tradeoff(tiny_light_run, progress=False)
+    explorer = TradeoffExplorer(record, lambda: tiny_tuned)
+    assert explorer.parts == PARTS
+    assert explorer.bonds == tuple(sorted(tiny_tuned.bonds))
+    point = explorer.points["attention", 2]
+    words = explorer.in_words("attention", 2)
+    assert "Bonds of the attention matrices at most 2" in words
+    assert f"On record: {100 * point['validation']['accuracy']:.1f} %" in words
+    assert (
+        f"{100 * point['entropy'] / explorer.points['attention', max(explorer.bonds)]['entropy']:.0f} % of the central"
+        in words
+    )
+    assert "Measured" not in words
+    told = []
+    live = explorer.measure("attention", 2, 10, told.append)
+    assert told[-1] == 1
+    recorded = results.right(point["validation"])[:10].mean()
+    assert live["accuracy"] == recorded
+    assert f"Measured here, on 10 of them: {100 * recorded:.1f} %" in explorer.in_words("attention", 2)
+    assert "Measured" not in explorer.in_words("all", 2)
