@@ -63,3 +63,17 @@ def mpo_tutorial_command():
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
 
     return call
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What each chapter took."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    chapters = [value for report in reports for name, value in report.user_properties if name == "chapter"]
+    if chapters:
+        terminalreporter.section("chapters")
+        terminalreporter.line(f"{'chapter':32}{'seconds':>8}{'of CPU':>8}{'peak MB':>8}{'threads':>8}  constants")
+    for chapter in chapters:
+        terminalreporter.line(
+            f"{chapter['chapter']:32}{chapter['seconds']:8.1f}{chapter['cpu_seconds']:8.1f}"
+            f"{chapter['peak_memory_bytes'] / 1e6:8.0f}{chapter['threads']:8}  {chapter['profile']}"
+        )
