@@ -66,9 +66,10 @@ def mpo_tutorial_command():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """What each chapter took."""
+    """What each chapter took, and where its screenshots are."""
     reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
-    chapters = [value for report in reports for name, value in report.user_properties if name == "chapter"]
+    properties = [item for report in reports for item in report.user_properties]
+    chapters = [value for name, value in properties if name == "chapter"]
     if chapters:
         terminalreporter.section("chapters")
         terminalreporter.line(f"{'chapter':32}{'seconds':>8}{'of CPU':>8}{'peak MB':>8}{'threads':>8}  constants")
@@ -77,3 +78,5 @@ def pytest_terminal_summary(terminalreporter):
             f"{chapter['chapter']:32}{chapter['seconds']:8.1f}{chapter['cpu_seconds']:8.1f}"
             f"{chapter['peak_memory_bytes'] / 1e6:8.0f}{chapter['threads']:8}  {chapter['profile']}"
         )
+    for folder in {value for name, value in properties if name == "screenshots"}:
+        terminalreporter.line(f"screenshots: {folder}")
