@@ -116,7 +116,6 @@ def test_a_chapter_runs_and_its_slider_moves_words_and_picture(chapter, jupyterl
     complaints = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.add_locator_handler(page.locator(".jp-Dialog", has_text="Select Kernel"), lambda dialog: dialog.press("Enter"))
     page.goto(jupyterlab(f"{chapter}.ipynb"))
     cells = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text())["cells"]
     run_all_cells(page, sum(cell["cell_type"] == "code" for cell in cells))
