@@ -3,15 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-full lab bench readme venv
+.PHONY: help demo test test-full lab book bench readme badges venv
 
 help:
 	@echo "make demo       compress a BERT, train a twentieth of it, draw the trade-off (a few minutes)"
 	@echo "make test       all tests but the long ones"
 	@echo "make test-full  the long ones too"
 	@echo "make lab        the course in JupyterLab"
+	@echo "make book       the course as pages to read without Jupyter, in build/book"
 	@echo "make bench      speed and memory beside other libraries (a quarter of an hour)"
 	@echo "make readme     the README's table and picture again, from the records"
+	@echo "make badges     the repository's address and tag, from pyproject.toml to where they are needed"
 
 demo: .venv/demo-installed
 	$(BIN)/mpo-tutorial demo
@@ -28,8 +30,15 @@ bench: .venv/bench-installed
 lab: .venv/lab-installed
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
+book: .venv/book-installed
+	$(BIN)/python docs/make_book.py
+	@echo "open build/book/index.html"
+
 readme: .venv/demo-installed
 	$(BIN)/python docs/make_readme.py
+
+badges: $(BIN)/python
+	$(BIN)/python docs/make_badges.py
 
 venv: $(BIN)/python
 
@@ -53,4 +62,8 @@ $(BIN)/python:
 
 .venv/lab-installed: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[offline,lab]"
+	@touch $@
+
+.venv/book-installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[offline,lab,book]"
 	@touch $@

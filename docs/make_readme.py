@@ -1,8 +1,8 @@
 """Write the README's table and picture, and the benchmarks' tables, anew from the records: `make readme`."""
 
-import re
 from pathlib import Path
 
+from blocks import replace_block
 from mpo_tutorial import bench_tables, plots, results
 
 ROOT = Path(__file__).parents[1]
@@ -20,8 +20,4 @@ parts = {
 }
 for (path, name), text in parts.items():
     page = (ROOT / path).read_text(encoding="utf-8")
-    block = f"<!-- {name} -->\n{text}\n<!-- end of {name} -->"
-    page, found = re.subn(rf"<!-- {name} -->.*<!-- end of {name} -->", lambda _, b=block: b, page, flags=re.DOTALL)
-    if found != 1:
-        raise ValueError(f"{path} must hold the mark <!-- {name} --> once, it holds it {found} times")
-    (ROOT / path).write_text(page, encoding="utf-8")
+    (ROOT / path).write_text(replace_block(page, name, text), encoding="utf-8")

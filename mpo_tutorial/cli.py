@@ -144,6 +144,32 @@ def compare(
 
 
 @app.command()
+def tradeoff(
+    run: Annotated[Path, typer.Option(help="Folder of a finished light run.")] = Path("runs/demo/light"),
+    out: Out = Path("runs/tradeoff"),
+):
+    """Cut a tuned model's bonds, everywhere or in a part, and measure each time (some minutes)."""
+    _require_writable(out)
+    from mpo_tutorial.tradeoff import tradeoff
+
+    record = tradeoff(run)
+    results.write_record(record, out / "record.json")
+    head = ("cut in", "bond", "% of dense", "entropy", "validation accuracy")
+    rows = [
+        (
+            point["part"],
+            str(point["max_bond"]),
+            f"{100 * point['ratio']:.0f}",
+            f"{point['entropy']:.2f}",
+            f"{100 * point['validation']['accuracy']:.1f} %",
+        )
+        for point in record["points"]
+    ]
+    _print_table(head, rows)
+    console.print(f"Record: {out / 'record.json'}")
+
+
+@app.command()
 def report():
     """Print the comparison that is shipped with the package, as the README shows it."""
     console.print(results.markdown_of_comparison(results.shipped("compare")), soft_wrap=True, markup=False)

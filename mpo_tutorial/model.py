@@ -1,20 +1,25 @@
 """Swapping a model's matrices for MPO layers, freezing the central cores, and the ledger of what is where."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
-from mpo_tutorial.layers import MPOLinear, mpo_layers
+from mpo_tutorial.layers import MPOLayer, MPOLinear, cached, mpo_layers
 from mpo_tutorial.linalg import relative_error
 from mpo_tutorial.shapes import balanced_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+PARTS = ("all", "attention", "feed-forward")
 
 
 @contextmanager
@@ -185,9 +190,44 @@ def compress(model: "PreTrainedModel", n_cores: int = 5, max_bond: int | None = 
     return Ledger(tuple(rows))
 
 
-def truncate(model: nn.Module, max_bond: int) -> None:
-    """Cap the bonds of all MPO layers, in place and without retraining. Errors as in `MPO.compress`."""
-    for layer in mpo_layers(model):
+KINDS = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "attention output",
+    "intermediate.dense": "feed-forward in",
+    "output.dense": "feed-forward out",
+    "pooler.dense": "pooler",
+}
+
+
+def place(name: str) -> tuple[int | None, str]:
+    """The layer that a matrix is in, None for none, and what it is for, in words where we know them.
+
+    >>> place("bert.encoder.layer.3.attention.self.query"), place("bert.pooler.dense")
+    ((3, 'query'), (None, 'pooler'))
+    """
+    found = re.search(r"\.(\d+)\.(.+)", name)
+    layer, rest = (int(found[1]), found[2]) if found else (None, name.partition(".")[2])
+    return layer, KINDS.get(rest, rest)
+
+
+def part_of(name: str) -> str:
+    """Where in a transformer a matrix sits, by its name: "attention", "pooler" or "feed-forward"."""
+    return next((part for part in ("attention", "pooler") if part in name), "feed-forward")
+
+
+def layers_of_part(model: nn.Module, part: str) -> list[MPOLayer]:
+    """The MPO layers of one of the `PARTS`, shared ones once. Any other part is a ValueError."""
+    if part not in PARTS:
+        raise ValueError(f"part is one of {', '.join(PARTS)}, got {part!r}")
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, MPOLayer))
+    return [layer for name, layer in layers if part in ("all", part_of(name))]
+
+
+def truncate(model: nn.Module, max_bond: int, part: str = "all") -> None:
+    """Cap the bonds of the MPO layers of a part, in place and without retraining. Errors as in `MPO.compress`."""
+    for layer in layers_of_part(model, part):
         layer.set_mpo(layer.mpo.compress(max_bond))
 
 
@@ -215,6 +255,21 @@ def freeze_central(model: "PreTrainedModel", rest: str = "head") -> None:
     for layer in layers:
         for core in layer.cores:
             core.requires_grad_(core is not layer.central)
+
+
+def embed(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sentences: Sequence[str]) -> Tensor:
+    """Sentences as vectors of length 1, the mean of the encoder's last states over the tokens: MiniLM's authors' way.
+
+    Returns
+    -------
+    Tensor of shape (sentences, hidden)
+    """
+    batch = tokenizer(list(sentences), padding=True, truncation=True, return_tensors="pt").to(model.device)
+    model.eval()
+    with torch.inference_mode(), cached(model):
+        states = model.base_model(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    return nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
 
 
 def count(model: nn.Module, trained_only: bool = False) -> int:

@@ -1,7 +1,8 @@
 """Figures. Each function draws into the axes that it is given and returns them; none trains."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -161,7 +162,8 @@ def chain(ax: Axes, shape: Shape, bonds: Sequence[int]) -> Axes:
         size = ends[k] * in_leg * out_leg * ends[k + 1]
         central = k == shape.central
         ax.plot([k, k], [-1, 1], color=GREY, lw=2, zorder=0)
-        ax.scatter(k, 0, 700 + 12 * size**0.5, ORANGE if central else GREEN, "s" if central else "o", zorder=2)
+        look = {"color": ORANGE, "marker": "s"} if central else {"color": GREEN, "marker": "o"}
+        ax.scatter(k, 0, s=700 + 12 * size**0.5, zorder=2, **look)
         ax.annotate(f"{size:,}", (k, -0.52), (8, 0), textcoords="offset points", va="center", size=12)
         for leg, height, side in ((in_leg, -1.05, "top"), (out_leg, 1.05, "bottom")):
             ax.annotate(leg, (k, height), ha="center", va=side)
@@ -193,22 +195,21 @@ def bond_entropies(ax: Axes, entropies: dict[str, Sequence[float]], bonds: Seque
     for (name, values), colour, marker in zip(entropies.items(), (BLUE, ORANGE), "os", strict=False):
         ax.plot(places, values, marker, color=colour, ms=11, label=name)
     ax.set_xticks(places, [f"d = {bond}" for bond in bonds])
-    ax.legend(loc="lower center")
+    ax.legend(loc="lower center", frameon=True, framealpha=1)
     ax.set_title("Entropy of each bond")
     ax.set_xlabel("bond")
     ax.set_ylabel("entropy (nats)")
     return ax
 
 
-def heat_map(ax: Axes, values: np.ndarray, rows: Sequence, columns: Sequence, label: str) -> Axes:
-    """A table as colours, its numbers written in: bright is much, NaN stays empty."""
-    low, high = np.nanmin(values), np.nanmax(values)
+def heat_map(ax: Axes, values: np.ndarray, rows: Sequence[int], columns: Sequence[str], label: str) -> Axes:
+    """A table as colours, its numbers written in: bright is much."""
+    low, high = values.min(), values.max()
     image = ax.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            dark = value < (low + high) / 2
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black", size=13)
-    ax.set_xticks(range(len(columns)), [str(column).replace(" ", "\n") for column in columns])
+        colour = "white" if value < (low + high) / 2 else "black"
+        ax.text(column, row, f"{value:.3f}", ha="center", va="center", color=colour, size=13)
+    ax.set_xticks(range(len(columns)), [column.replace(" ", "\n").replace("-", "-\n") for column in columns], size=13)
     ax.set_yticks(range(len(rows)), rows)
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label=label)
@@ -270,13 +271,71 @@ def weights(ax: Axes, probabilities: np.ndarray, most: int = 8) -> Axes:
     return ax
 
 
-def low_rank_picture(matrix: np.ndarray, approximation: np.ndarray, values: np.ndarray, rank: int) -> Figure:
-    """A matrix, its approximation, what is lost, and the singular values with the cut."""
+def tradeoff(
+    ax: Axes, curves: dict[str, list[dict]], chance: float, chosen: dict, measured: Sequence[tuple[dict, dict]] = ()
+) -> Axes:
+    """Accuracy against parameters as bonds are cut in some part of a model, with one point chosen.
+
+    Parameters
+    ----------
+    curves : dict of lists of points
+        By part; points as in a tradeoff's record.
+    chance : float
+        Accuracy of always giving the commonest answer.
+    chosen : dict
+        The point to mark.
+    measured : pairs of a point and a score
+        Accuracies measured anew, of the same settings.
+    """
+    for (part, points), colour, marker in zip(curves.items(), (BLUE, ORANGE, GREEN), "osD", strict=False):
+        x, y = [100 * p["ratio"] for p in points], [100 * p["validation"]["accuracy"] for p in points]
+        ax.plot(x, y, marker + "-", color=colour, ms=6, lw=2, label=f"cut: {part}")
+    low, high = (100 * end for end in chosen["validation"]["interval"])
+    x, y = 100 * chosen["ratio"], 100 * chosen["validation"]["accuracy"]
+    ax.errorbar(x, y, [[y - low], [high - y]], fmt="o", ms=17, mfc="none", mew=3, color="black", capsize=8, lw=2.5)
+    for k, (point, score) in enumerate(measured):
+        label = "measured here" if k == 0 else None
+        ax.plot(100 * point["ratio"], 100 * score["accuracy"], "X", ms=14, color="black", mec="white", label=label)
+    ax.axhline(100 * chance, color=GREY, ls=":", lw=2)
+    ax.annotate("guessing", (0, 100 * chance), (0, -6), textcoords="offset points", va="top", color=GREY)
+    ax.axvline(100, color=GREY, ls="--", lw=1.5)
+    ax.set_ylim(100 * chance - 6, 90)
+    ax.legend(loc="upper left")
+    ax.set_title("Cut the bonds of a tuned model")
+    ax.set_xlabel("parameters left in the matrices (% of dense)")
+    ax.set_ylabel("validation accuracy (%)")
+    return ax
+
+
+def kept(ax: Axes, whole: dict, chosen: dict, entropy: float) -> Axes:
+    """Shares of central and auxiliary numbers and of entropy that a point of a tradeoff keeps."""
+    shares = [100 * chosen[name] / whole[name] for name in ("central", "auxiliary")] + [100 * entropy]
+    bars = ax.barh(["central\ncores", "auxiliary\ncores", "entropy"], shares, color=[ORANGE, GREEN, BLUE])
+    ax.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=4)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 118)
+    ax.set_title("What the cut keeps")
+    ax.set_xlabel("% of what it was at full bond")
+    ax.set_ylabel("")
+    return ax
+
+
+@contextmanager
+def styled(
+    columns: int, size: tuple[float, float], widths: Sequence[float] | None = None
+) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """A figure of some panels in a row, in the course's style."""
     import matplotlib.pyplot as plt
 
-    limit = 3 * float(matrix.std()) or 1.0
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 4, figsize=(16, 4.4), layout="constrained", width_ratios=[1, 1, 1, 1.3])
+        figure, axes = plt.subplots(1, columns, figsize=size, layout="constrained", width_ratios=widths, squeeze=False)
+        yield figure, axes[0]
+
+
+def low_rank_picture(matrix: np.ndarray, approximation: np.ndarray, values: np.ndarray, rank: int) -> Figure:
+    """A matrix, its approximation, what is lost, and the singular values with the cut."""
+    limit = 3 * float(matrix.std()) or 1.0
+    with styled(4, (16, 4.4), (1, 1, 1, 1.3)) as (figure, axes):
         matrix_image(axes[0], matrix, limit, "The matrix")
         matrix_image(axes[1], approximation, limit, f"Rank {rank}")
         matrix_image(axes[2], matrix - approximation, limit, "What is lost")
@@ -304,10 +363,7 @@ def show(figure: Figure, alt_text: str) -> None:
 
 def demo_picture(rows: list[TableRow], curve: list[dict], chance: float) -> Figure:
     """The demo's two results side by side."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(15, 6.5), layout="constrained")
+    with styled(2, (15, 6.5)) as (figure, (left, right)):
         trained_against_accuracy(left, rows)
         truncation_curve(right, curve, chance)
     return figure

@@ -122,8 +122,12 @@ class Shape:
         >>> Shape((3, 4, 4, 4, 4), (4, 4, 4, 4, 3)).n_params((12, 192, 192, 12))
         663840
         """
+        return sum(self.n_params_each(bonds))
+
+    def n_params_each(self, bonds: Sequence[int]) -> tuple[int, ...]:
+        """Parameters of each core with these n - 1 inner bonds."""
         ends = pairwise((1, *self.one_for_each(bonds), 1))
-        return sum(left * pair * right for (left, right), pair in zip(ends, self.pairs, strict=True))
+        return tuple(left * pair * right for (left, right), pair in zip(ends, self.pairs, strict=True))
 
     def one_for_each(self, bonds: Sequence[int]) -> tuple[int, ...]:
         """The inner bonds as a tuple; a ValueError if they are not n - 1 integers from 1 to the full bonds."""

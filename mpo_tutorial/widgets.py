@@ -1,15 +1,22 @@
 """Controls over the explorers. Only what ipywidgets 7.7 and 8 share."""
 
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
-from mpo_tutorial import plots
-from mpo_tutorial.explorers import RankExplorer
+from mpo_tutorial import plots, results
+from mpo_tutorial.explorers import BondExplorer, EntropyExplorer, ModelMap, RankExplorer, TradeoffExplorer
+from mpo_tutorial.shapes import Shape
 
 if TYPE_CHECKING:
-    from ipywidgets import Widget
+    from ipywidgets import HTML, Widget
+
+    from mpo_tutorial.tradeoff import Tuned
+
+SENTENCES = 300
 
 
 def rank_explorer(matrix: np.ndarray, rank: int = 1) -> "Widget":
@@ -26,12 +33,106 @@ def rank_explorer(matrix: np.ndarray, rank: int = 1) -> "Widget":
     slider = ipywidgets.IntSlider(
         value=rank, min=1, max=explorer.largest_rank, description="rank", continuous_update=False
     )
+    return ipywidgets.VBox([slider, _following([slider], explorer)[0]])
+
+
+def entropy_explorer(n_sites: int = 12, field: float = 0.5) -> "Widget":
+    """A slider for the field of an Ising ring; the entropy of half of it follows. Errors as in `EntropyExplorer`."""
+    import ipywidgets
+
+    slider = ipywidgets.FloatSlider(
+        value=field, min=0.05, max=2, step=0.05, description="field", continuous_update=False
+    )
+    return ipywidgets.VBox([slider, _following([slider], EntropyExplorer(n_sites))[0]])
+
+
+def bond_explorer(matrix: Tensor, shape: Shape | tuple[Sequence[int], Sequence[int]]) -> "Widget":
+    """A slider for each bond of a matrix's MPO, with presets; sizes, error, bound, entropies and picture follow.
+
+    A matrix that cannot be decomposed gets a sentence in the widget's place.
+    """
+    import ipywidgets
+
+    try:
+        explorer = BondExplorer(matrix, shape)
+    except ValueError as error:
+        return ipywidgets.HTML(f"<p>{escape(str(error))}</p>")
+    sliders = [
+        ipywidgets.IntSlider(value=full, min=1, max=full, description=f"bond {k}", continuous_update=False)
+        for k, full in enumerate(explorer.full_bonds, start=1)
+    ]
+    shown, update = _following(sliders, explorer)
+
+    def go_to(bonds: Sequence[int]) -> None:
+        for slider, bond in zip(sliders, bonds, strict=True):
+            slider.unobserve(update, names="value")
+            slider.value = bond
+            slider.observe(update, names="value")
+        update()
+
+    buttons = []
+    for name, bonds in explorer.presets().items():
+        buttons.append(ipywidgets.Button(description="reset" if name == "full" else name))
+        buttons[-1].on_click(lambda _, bonds=bonds: go_to(bonds))
+    return ipywidgets.VBox([*sliders, ipywidgets.HBox(buttons), shown])
+
+
+def model_map(model_map: ModelMap) -> "Widget":
+    """Dropdowns for layer and matrix; sizes, entropies and spectrum follow."""
+    import ipywidgets
+
+    layer = ipywidgets.Dropdown(options=model_map.layers, description="layer")
+    kind = ipywidgets.Dropdown(options=model_map.kinds, description="matrix")
+    return ipywidgets.VBox([layer, kind, _following([layer, kind], model_map)[0]])
+
+
+def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":
+    """Which matrices to cut, to which bond, and a button that measures the setting on some 300 sentences.
+
+    Parameters
+    ----------
+    tuned : callable, optional
+        Gives the tuned model; without it, the one that is shipped.
+    """
+    import ipywidgets
+
+    explorer = TradeoffExplorer(results.shipped("tradeoff"), tuned)
+    part = ipywidgets.Dropdown(options=explorer.parts, description="cut in")
+    bond = ipywidgets.SelectionSlider(
+        options=explorer.bonds, value=max(explorer.bonds), description="bond", continuous_update=False
+    )
+    button = ipywidgets.Button(description=f"measure on {SENTENCES} sentences", layout={"width": "auto"})
+    bar = ipywidgets.FloatProgress(min=0, max=1)
+    shown, update = _following([part, bond], explorer)
+
+    def measure(_) -> None:
+        controls = (part, bond, button)
+        for control in controls:
+            control.disabled = True
+        bar.value = 0
+        try:
+            explorer.measure(part.value, bond.value, SENTENCES, lambda share: setattr(bar, "value", share))
+            update()
+        finally:
+            for control in controls:
+                control.disabled = False
+
+    button.on_click(measure)
+    return ipywidgets.VBox([part, bond, ipywidgets.HBox([button, bar]), shown])
+
+
+def _following(controls: "Sequence[Widget]", explorer) -> "tuple[HTML, Callable]":
+    """Words and figure that follow some controls, and what brings them up to date."""
+    import ipywidgets
+
     shown = ipywidgets.HTML()
 
     def update(_=None) -> None:
-        words = explorer.in_words(slider.value)
-        shown.value = f"<p>{escape(words)}</p>{plots.html(explorer.figure(slider.value), words)}"
+        values = [control.value for control in controls]
+        words = explorer.in_words(*values)
+        shown.value = f"<p>{escape(words)}</p>{plots.html(explorer.figure(*values), words)}"
 
-    slider.observe(update, names="value")
+    for control in controls:
+        control.observe(update, names="value")
     update()
-    return ipywidgets.VBox([slider, shown])
+    return shown, update

@@ -46,6 +46,29 @@ def tiny_rows() -> list[tuple[str, str]]:
     return [(f"number {k} is a {word} film", label) for k in range(20) for word, label in words]
 
 
+@pytest.fixture(scope="session")
+def tiny_light_run(tiny_model, tiny_rows, tmp_path_factory) -> Path:
+    """Folder of a finished light run of the tiny model."""
+    from mpo_tutorial.config import RunConfig
+    from mpo_tutorial.finetune import prepare, run
+
+    folder = tmp_path_factory.mktemp("tiny-run")
+    pd.DataFrame(tiny_rows, columns=["text", "label"]).to_csv(folder / "films.csv", index=False)
+    config = RunConfig(model=tiny_model, task=str(folder / "films.csv"), learning_rate=5e-3, train_size=96)
+    run(prepare(config), folder / "light", progress=False)
+    return folder / "light"
+
+
+@pytest.fixture(scope="session")
+def tiny_tuned(tiny_light_run):
+    from mpo_tutorial import results
+    from mpo_tutorial.config import RunConfig
+    from mpo_tutorial.tradeoff import Tuned
+
+    config = RunConfig(**results.read_record(tiny_light_run / "record.json")["config"])
+    return Tuned.of(config, tiny_light_run / "task.safetensors")
+
+
 @pytest.fixture
 def tiny_task(tmp_path, tiny_rows) -> str:
     """A CSV of 160 sentences."""

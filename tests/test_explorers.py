@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+import torch
 
-from mpo_tutorial.explorers import RankExplorer
+from mpo_tutorial import results, states, tradeoff
+from mpo_tutorial.explorers import BondExplorer, EntropyExplorer, ModelMap, RankExplorer, TradeoffExplorer
+from mpo_tutorial.model import PARTS, load_classifier
 
 
 @pytest.mark.parametrize("size", [(5, 3), (3, 5), (1, 1), (4, 4)])
@@ -41,3 +44,93 @@ def test_a_zero_matrix_has_no_error():
 def test_what_is_no_matrix_is_refused(matrix, message):
     with pytest.raises(ValueError, match=message):
         RankExplorer(matrix)
+
+
+def test_the_entropy_of_the_ring_is_that_of_a_dense_calculation():
+    explorer = EntropyExplorer(6, fields=(0.5,))
+    state = states.ising_ground_state(6, 0.5)[1]
+    density = state.reshape(8, 8) @ state.reshape(8, 8).T
+    weights = np.linalg.eigvalsh(density)
+    weights = weights[weights > 1e-15]
+    dense = -(weights * np.log(weights)).sum()
+    assert explorer.entropies == [pytest.approx(dense, abs=1e-9)]
+    assert f"{dense:.4f} nats" in explorer.in_words(0.5)
+
+
+@pytest.fixture
+def bonds() -> BondExplorer:
+    matrix = torch.randn(12, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return BondExplorer(matrix, ((3, 2, 2), (2, 2, 2)))
+
+
+def test_bonds_are_cut_one_by_one_and_the_words_agree_with_the_matrix(bonds):
+    cut = bonds.cut((3, 2))
+    assert cut.bonds == (3, 2)
+    error = torch.linalg.norm(cut.to_matrix() - bonds.matrix) / torch.linalg.norm(bonds.matrix)
+    bound = np.hypot(np.linalg.norm(bonds.spectra.values[0][3:]), np.linalg.norm(bonds.spectra.values[1][2:]))
+    words = bonds.in_words(3, 2)
+    assert f"{cut.n_params} numbers instead of 96" in words
+    assert f"Error {100 * error:.1f} %" in words
+    assert f"bound {100 * bound / torch.linalg.norm(bonds.matrix):.1f} %" in words
+
+
+def test_a_bond_that_its_neighbour_cannot_use_is_said_to_be_smaller():
+    shape = ((2, 2, 2, 2), (2, 2, 2, 2))
+    explorer = BondExplorer(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)), shape)
+    assert explorer.full_bonds == (4, 16, 4)
+    assert explorer.in_words(1, 16, 4).startswith("Bonds 1, 4, 4 (asked 1, 16, 4; the neighbours cannot use more)")
+
+
+def test_presets_are_legal_bonds(bonds):
+    presets = bonds.presets()
+    assert presets["full"] == bonds.full_bonds == (6, 4)
+    assert presets["one"] == (1, 1)
+    for name, asked in presets.items():
+        assert ("error 0.0 %" in bonds.in_words(*asked).lower()) == (name == "full")
+
+
+@pytest.fixture(scope="module")
+def tiny_map(tiny_model) -> ModelMap:
+    bert, _ = load_classifier(tiny_model, n_labels=2, seed=0)
+    return ModelMap(bert, seed=1)
+
+
+def test_the_map_finds_every_matrix_of_the_model(tiny_map):
+    assert tiny_map.layers == (0, 1)
+    assert tiny_map.kinds[-1] == "pooler"
+    assert tiny_map.layer_kinds == tiny_map.kinds[:-1]
+    names = {tiny_map.name(layer, kind) for layer in tiny_map.layers for kind in tiny_map.kinds}
+    assert names == set(tiny_map.trained) == set(tiny_map.random)
+
+
+def test_the_map_holds_the_entropies_of_its_matrices(tiny_map):
+    table = tiny_map.entropies(2)
+    assert table.shape == (2, 6)
+    spectra = tiny_map.trained["bert.encoder.layer.1.attention.self.key"]
+    weights = spectra.values[1] ** 2 / (spectra.values[1] ** 2).sum()
+    assert table[1, 1] == pytest.approx(-(weights * np.log(weights)).sum(), rel=1e-6)
+    assert (tiny_map.entropies(2, tiny_map.random) != table).all()
+    assert "bert.pooler.dense: 24 x 24" in tiny_map.in_words(1, "pooler")
+
+
+def test_the_tradeoff_says_what_is_on_record_and_what_was_measured(tiny_light_run, tiny_tuned):
+    record = tradeoff.tradeoff(tiny_light_run, progress=False)
+    explorer = TradeoffExplorer(record, lambda: tiny_tuned)
+    assert explorer.parts == PARTS
+    assert explorer.bonds == tuple(sorted(tiny_tuned.bonds))
+    point = explorer.points["attention", 2]
+    words = explorer.in_words("attention", 2)
+    assert "Bonds of the attention matrices at most 2" in words
+    assert f"On record: {100 * point['validation']['accuracy']:.1f} %" in words
+    assert (
+        f"{100 * point['entropy'] / explorer.points['attention', max(explorer.bonds)]['entropy']:.0f} % of the central"
+        in words
+    )
+    assert "Measured" not in words
+    told = []
+    live = explorer.measure("attention", 2, 10, told.append)
+    assert told[-1] == 1
+    recorded = results.right(point["validation"])[:10].mean()
+    assert live["accuracy"] == recorded
+    assert f"Measured here, on 10 of them: {100 * recorded:.1f} %" in explorer.in_words("attention", 2)
+    assert "Measured" not in explorer.in_words("all", 2)

@@ -4,10 +4,12 @@ from io import BytesIO
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from mpo_tutorial import plots
 from mpo_tutorial.results import TableRow, score
+from mpo_tutorial.shapes import Shape
 
 ROWS = [
     TableRow("light, this run", 1_000_000, 21_000_000, 0.78, (0.76, 0.80), 100, 4_000_000),
@@ -130,3 +132,61 @@ def test_colours_are_told_apart_by_readers_without_green_cones():
     distances = [np.linalg.norm(a - b) for k, a in enumerate(colours) for b in colours[:k]]
     assert min(distances) > 15
     assert np.linalg.norm(lab("#D55E00") - lab("#7A8B00")) < 15  # a pair that fails, so the measure can
+
+
+def test_a_chain_is_drawn_with_its_bonds_legs_and_sizes(ax):
+    shape = Shape((3, 4, 2), (2, 4, 3))
+    plots.chain(ax, shape, (4, 5))
+    widths = [line.get_linewidth() for line in ax.lines if line.get_color() == plots.BLUE]
+    assert widths[0] < widths[1]
+    assert {"4", "5", "24", "320", "30"} <= set(texts(ax))
+
+
+def test_the_bars_of_cores_are_their_sizes(ax):
+    plots.core_parameters(ax, (10, 80, 10), central=1)
+    assert [bar.get_height() for bar in ax.patches] == [10, 80, 10]
+    assert texts(ax) == ["10.0 %", "80.0 %", "10.0 %"]
+    assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches][1] == plots.ORANGE
+
+
+def test_entropies_stand_below_what_the_bonds_allow(ax):
+    plots.bond_entropies(ax, {"one": (0.5, 1.0)}, (2, 4))
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([np.log(2), np.log(4)])
+    assert list(ax.lines[0].get_ydata()) == [0.5, 1.0]
+
+
+def test_a_heat_map_writes_every_number_in_a_colour_that_can_be_read(ax):
+    plots.heat_map(ax, np.array([[0.0, 1.0], [0.25, 0.75]]), (0, 1), ("feed-forward in", "key"), "nats")
+    assert texts(ax) == ["0.000", "1.000", "0.250", "0.750"]
+    assert [text.get_color() for text in ax.texts] == ["white", "black", "white", "black"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["feed-\nforward\nin", "key"]
+
+
+def test_curves_show_what_they_are_given(ax):
+    plots.error_against_bound(ax, (1, 2), (0.5, 0.0), (0.6, 0.0))
+    assert [list(line.get_ydata()) for line in ax.lines] == [[60, 0], [50, 0]]
+    ax.clear()
+    plots.entropy_against_field(ax, (0.5, 1.0), {"4 sites": (0.6, 0.7)})
+    assert list(ax.lines[0].get_ydata()) == [0.6, 0.7]
+    assert ax.lines[1].get_ydata()[0] == np.log(2)
+    ax.clear()
+    plots.entropy_against_cut(ax, {"W": (0.5, 0.6, 0.5)}, 4)
+    assert list(ax.lines[0].get_data()[0]) == [1, 2, 3]
+    ceiling = ax.collections[0].get_paths()[0].vertices[:, 1].max()
+    assert ceiling == pytest.approx(2 * np.log(2))
+
+
+def test_weights_fill_up_with_zeros(ax):
+    plots.weights(ax, np.array([0.9, 0.1]), most=4)
+    assert [bar.get_height() for bar in ax.patches] == [0.9, 0.1, 0, 0]
+
+
+def test_the_chosen_and_the_measured_points_are_marked(ax):
+    points = [{**point, "part": "all", "central": 10, "auxiliary": 2} for point in CURVE]
+    plots.tradeoff(ax, {"all": points}, 0.5, points[1], [(points[2], score([True, False]))])
+    marked = {line.get_marker(): line.get_data() for line in ax.lines if len(line.get_xdata()) == 1}
+    assert marked["o"] == ([60], [60])
+    assert marked["X"] == ([10], [50])
+    ax.clear()
+    plots.kept(ax, points[0], {**points[0], "central": 5}, 0.25)
+    assert texts(ax) == ["50 %", "100 %", "25 %"]

@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +16,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+import blocks
+import make_badges
 from mpo_tutorial import bench_tables, results
 from mpo_tutorial.sources import INSTALL_OFFLINE
 
@@ -22,7 +26,19 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
 ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "config", "results"]
-ORDER += ["sources", "data", "model", "checkpoint", "training", "finetune", "compare", "plots", "notebook", "explorers"]
+ORDER += [
+    "sources",
+    "data",
+    "model",
+    "checkpoint",
+    "training",
+    "finetune",
+    "tradeoff",
+    "compare",
+    "plots",
+    "notebook",
+    "explorers",
+]
 ORDER += ["widgets", "demo", "bench", "bench_tables", "doctor", "cli"]
 
 
@@ -148,6 +164,66 @@ def test_readme_shows_the_record():
     notebook = (ROOT / "notebooks/00_start_here.ipynb").read_text()
     for sentence, page in (("these runs do not show it, and with", readme), ("It did not, either time", notebook)):
         assert (sentence in page) == (outcomes == [False, False])
+
+
+def test_ways_in_are_those_of_pyproject():
+    for path, text in make_badges.pages(ROOT).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: type make badges"
+    assert make_badges.WaysIn.read(ROOT).tag == f"v{PROJECT['version']}"
+
+
+def test_colab_installs_what_it_lacks_and_nothing_else():
+    colab_has = requirements(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["lab"]).keys() - {"tensorly"}
+    command = shlex.split(make_badges.WaysIn.read(ROOT).install_on_colab().replace("\\\n", " "))
+    assert command[:4] == ["%pip", "install", "-q", "--no-deps"]
+    package, *others = command[4:]
+    assert package == f"git+{PROJECT['urls']['Repository']}@v{PROJECT['version']}"
+    assert not requirements(others).keys() & {*colab_has, "numpy", "torch", "ipywidgets"}
+    offline = PROJECT["optional-dependencies"]["offline"]
+    assert requirements(others).keys() == {"tensorly", *requirements(offline)}
+    assert set(others) <= {*PROJECT["dependencies"], *offline}
+
+
+def test_another_address_reaches_every_place(tmp_path):
+    for name in ("docs", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    old, new = PROJECT["urls"]["Repository"], "https://github.com/somebody/their-course"
+    tag = make_badges.WaysIn.read(ROOT).tag
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace(old, new).replace(f'tag = "{tag}"', 'tag = "2027-spring"'))
+    states = []
+    for _ in range(2):
+        subprocess.run([sys.executable, tmp_path / "docs/make_badges.py"], check=True)
+        states.append({path.name: path.read_bytes() for path in make_badges.pages(tmp_path)})
+    assert states[0] == states[1]
+    written = [page.decode() for page in states[0].values()]
+    assert all(new in page and "2027-spring" in page for page in written)
+    traces = old.removeprefix("https://github.com/"), f"/{tag}", f"@{tag}"
+    assert not any(trace in page for page in written for trace in traces)
+
+
+def test_an_address_that_colab_cannot_open_is_refused(tmp_path):
+    text = (ROOT / "pyproject.toml").read_text()
+    (tmp_path / "pyproject.toml").write_text(text.replace("https://github.com/", "https://example.org/"))
+    with pytest.raises(ValueError, match=r"as Colab takes it, got 'https://example\.org"):
+        make_badges.WaysIn.read(tmp_path)
+
+
+def test_blocks_are_replaced_once_or_not_at_all():
+    page = "before\n<!-- a -->\nold \\1\n<!-- end of a -->\nafter <!-- b --><!-- end of b -->"
+    new = "before\n<!-- a -->\nnew \\1\n<!-- end of a -->\nafter <!-- b --><!-- end of b -->"
+    assert blocks.replace_block(page, "a", "new \\1") == new
+    for broken in (page * 2, "nothing", "<!-- a --> without an end"):
+        with pytest.raises(ValueError, match="one block from <!-- a --> to <!-- end of a -->"):
+            blocks.replace_block(broken, "a", "new")
+
+
+def test_the_badges_are_pictures_with_titles():
+    for name in ("Colab", "Binder"):
+        picture = (ROOT / f"docs/badges/{name.lower()}.svg").read_text()
+        assert f">Open in {name}</title>" in picture
 
 
 def test_the_benchmarks_page_shows_the_record():

@@ -30,7 +30,7 @@ EXERCISES = (
     Exercise(
         question="numbers in two factors of rank 1 for a 3 x 4 matrix",
         answer=lambda: 3 + 4,
-        solution="3 + 4 = 7: a column of 3 numbers times a row of 4. In general rank * (rows + columns).",
+        solution="# A column of 3 numbers times a row of 4. In general rank * (rows + columns).\n3 + 4",
         hint="Write the matrix as a column times a row. How many numbers are in each?",
         mistakes=[
             (
@@ -48,7 +48,7 @@ EXERCISES = (
         question="singular values of [[3, 0], [4, 5]]",
         answer=lambda: np.linalg.svd(BY_HAND, compute_uv=False),
         solution=(
-            "A^T A = [[25, 20], [20, 25]] has the eigenvalues 45 and 5, and the singular values are their roots:\n"
+            "# A^T A = [[25, 20], [20, 25]] has the eigenvalues 45 and 5, and the singular values are their roots.\n"
             "np.sqrt([45, 5])"
         ),
         hint="Multiply A^T A out. Its eigenvectors are (1, 1) and (1, -1).",
@@ -88,7 +88,10 @@ EXERCISES = (
     Exercise(
         question="the largest rank at which two factors of a 384 x 384 matrix hold fewer numbers than the matrix",
         answer=lambda: 191,
-        solution="rank * (384 + 384) < 384 * 384 means rank < 192, so 191: half of the full rank. Cuts that keep more cost more.",
+        solution=(
+            "# rank * (384 + 384) < 384 * 384 means rank < 192: half of the full rank. Cuts that keep more cost more.\n"
+            "384 * 384 // (384 + 384) - 1"
+        ),
         hint="Write down the numbers in both factors as a function of the rank, and set them equal to 384 * 384.",
         mistakes=[
             (lambda: 192, "At 192 they hold just as many, and no fewer."),
