@@ -22,7 +22,10 @@ from mpo_tutorial.sources import EMBEDDED_MODELS, INSTALL_OFFLINE
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # Notebook: {constant: (as its set-up cell has it, as `make test` runs it)}.
-SMALL = {"01_svd": {"COMPETITORS": (20_000, 2_000)}}
+SMALL = {
+    "01_svd": {"COMPETITORS": (20_000, 2_000)},
+    "04_where_bert_keeps_its_information": {"SENTENCES": (100, 20)},
+}
 RUNS = [pytest.param((path, SMALL.get(path.stem, {})), id=path.stem) for path in NOTEBOOKS]
 RUNS += [
     pytest.param((path, {}), id=f"{path.stem}-full", marks=pytest.mark.full) for path in NOTEBOOKS if path.stem in SMALL

@@ -268,7 +268,7 @@ def test_notebooks_open_with_what_a_reader_asks_first(path):
     assert text.startswith("# ")
     assert "<!-- badges -->" in text
     for promise in ("After this chapter you can", "Before you start:", "Time:"):
-        assert re.search(rf"^\*\*{promise}\*\* \w+", text, re.MULTILINE), promise
+        assert re.search(rf"^\*\*{promise}\*\* \S+", text, re.MULTILINE), promise
     assert "notebook.set_up(SEED" in "".join(setup["source"])
 
 
