@@ -142,6 +142,7 @@ class BondExplorer:
         self.matrix = matrix
         self.mpo = MPO.from_matrix(matrix, shape)
         self.spectra = Spectra.of(matrix, shape)
+        self._last: dict[tuple[int, ...], MPO] = {}
 
     @property
     def full_bonds(self) -> tuple[int, ...]:
@@ -154,8 +155,11 @@ class BondExplorer:
         return {**presets, "one": (1,) * len(self.full_bonds)}
 
     def cut(self, bonds: Sequence[int]) -> MPO:
-        """The MPO with these bonds; one that its neighbours cannot use comes out smaller."""
-        return self.mpo.compress(bonds)
+        """The MPO with these bonds; one that its neighbours cannot use comes out smaller. The last one is kept."""
+        bonds = tuple(bonds)
+        if bonds not in self._last:
+            self._last = {bonds: self.mpo.compress(bonds)}
+        return self._last[bonds]
 
     def in_words(self, *bonds: int) -> str:
         mpo = self.cut(bonds)

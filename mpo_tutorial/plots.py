@@ -140,7 +140,8 @@ def spectrum(ax: Axes, spectra: dict[str, np.ndarray], cut: int | None = None) -
 def matrix_image(ax: Axes, matrix: np.ndarray, limit: float, title: str) -> Axes:
     """A matrix as an image: white is 0, the darkest orange and blue are minus and plus `limit`."""
     colours = LinearSegmentedColormap.from_list("orange to blue", [ORANGE, "#FFFFFF", BLUE])
-    ax.imshow(matrix, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.imshow(np.asarray(matrix), cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
+    ax.locator_params(nbins=3)
     ax.grid(False)
     ax.set_title(title)
     ax.set_xlabel("column")
@@ -354,11 +355,15 @@ def html(figure: Figure, alt_text: str) -> str:
     return f'<img alt="{escape(alt_text)}" style="max-width: 100%" src="data:image/png;base64,{picture}">'
 
 
-def show(figure: Figure, alt_text: str) -> None:
-    """Display a figure in a notebook, with its description for those who cannot see it, and close it."""
+def show(figure: Figure, alt_text: str, caption: bool = False) -> None:
+    """Display a figure in a notebook, with its description for those who cannot see it, and close it.
+
+    With a `caption` the description stands above the picture, too, for all to read.
+    """
     from IPython.display import HTML, display
 
-    display(HTML(html(figure, alt_text)))
+    above = f"<p>{escape(alt_text)}</p>" if caption else ""
+    display(HTML(above + html(figure, alt_text)))
 
 
 def demo_picture(rows: list[TableRow], curve: list[dict], chance: float) -> Figure:

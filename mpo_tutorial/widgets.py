@@ -113,6 +113,8 @@ def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":
         try:
             explorer.measure(part.value, bond.value, SENTENCES, lambda share: setattr(bar, "value", share))
             update()
+        except (OSError, ValueError) as error:  # packages that are missing or damaged: the message says what to type
+            shown.value = f"<p>{escape(str(error))}</p>"
         finally:
             for control in controls:
                 control.disabled = False

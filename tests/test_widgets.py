@@ -111,3 +111,14 @@ def test_the_tradeoff_is_measured_at_a_click():
     bond.value = 16
     assert "Measured here" not in shown.value
     assert not plt.get_fignums()
+
+
+def test_a_model_that_cannot_be_had_is_said_in_the_widget():
+    def missing():
+        raise FileNotFoundError("not installed; type: pip install it")
+
+    _, bond, row, shown = widgets.tradeoff_explorer(missing).children
+    row.children[0].click()
+    assert shown.value == "<p>not installed; type: pip install it</p>"
+    bond.value = 96
+    assert "On record" in shown.value
