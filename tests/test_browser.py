@@ -44,7 +44,9 @@ CHAPTERS = {
 @pytest.fixture
 def jupyterlab(tmp_path) -> Iterator[Callable[[str], str]]:
     """Addresses of notebooks, on a server of its own, which has a copy of them and nobody's settings."""
-    notebooks = shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    course = tmp_path / "course"
+    for folder in ("notebooks", "docs"):  # docs holds the badges
+        shutil.copytree(ROOT / folder, course / folder, ignore=shutil.ignore_patterns(".*"))
     no_news = tmp_path / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     no_news.parent.mkdir(parents=True)
     no_news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
@@ -60,7 +62,7 @@ def jupyterlab(tmp_path) -> Iterator[Callable[[str], str]]:
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
-    command += ["--ServerApp.port=0", f"--ServerApp.root_dir={notebooks}"]
+    command += ["--ServerApp.port=0", f"--ServerApp.root_dir={course}"]
     log = tmp_path / "server.log"
     with open(log, "w") as file:
         server = psutil.Popen(command, env={**os.environ, **environment}, stdout=file, stderr=subprocess.STDOUT)
@@ -69,7 +71,7 @@ def jupyterlab(tmp_path) -> Iterator[Callable[[str], str]]:
         while not (address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
             assert server.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        yield lambda name: f"{address[0]}/lab/tree/{name}?token={token}"
+        yield lambda name: f"{address[0]}/lab/tree/notebooks/{name}?token={token}"
     finally:
         if server.is_running():
             processes = [server, *server.children(recursive=True)]
