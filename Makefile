@@ -50,8 +50,10 @@ $(BIN)/python:
 	$(INSTALL) -e ".[offline]"
 	@touch $@
 
+# Besides, Colab's ipywidgets, in a folder of its own that a test puts in front.
 .venv/test-installed: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[offline,lab,dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --upgrade --no-deps --target .venv/ipywidgets-7 ipywidgets==7.7.1 ipython_genutils==0.2.0
 	@touch $@
 
 .venv/bench-installed: $(BIN)/python pyproject.toml constraints.txt

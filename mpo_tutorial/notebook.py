@@ -38,8 +38,9 @@ def set_up(seed: int, model: str | None = None) -> None:
 
 
 def _say_what_to_run(shell, kind: type, error: NameError, traceback, tb_offset: int | None = None) -> None:
-    error.add_note(
+    advice = (
         "Cells build on those above them. If this name is made further up, choose Run > Run All Above Selected Cell, then run "
         "this cell again."
     )
+    error.args = (f"{error}\n{advice}",)  # Colab's IPython 7.34 shows no notes
     shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)

@@ -95,3 +95,20 @@ def mpo_tutorial_command():
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
 
     return call
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What each chapter took, and where its screenshots are."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    properties = [item for report in reports for item in report.user_properties]
+    chapters = [value for name, value in properties if name == "chapter"]
+    if chapters:
+        terminalreporter.section("chapters")
+        terminalreporter.line(f"{'chapter':32}{'seconds':>8}{'of CPU':>8}{'peak MB':>8}{'threads':>8}  constants")
+    for chapter in chapters:
+        terminalreporter.line(
+            f"{chapter['chapter']:32}{chapter['seconds']:8.1f}{chapter['cpu_seconds']:8.1f}"
+            f"{chapter['peak_memory_bytes'] / 1e6:8.0f}{chapter['threads']:8}  {chapter['profile']}"
+        )
+    for folder in {value for name, value in properties if name == "screenshots"}:
+        terminalreporter.line(f"screenshots: {folder}")

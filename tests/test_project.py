@@ -22,6 +22,7 @@ from mpo_tutorial import bench_tables, results
 from mpo_tutorial.sources import INSTALL_OFFLINE
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
 ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "config", "results"]
@@ -224,14 +225,21 @@ def test_readme_reads_in_three_minutes():
     assert len(prose.split()) < 3 * 300
 
 
+def markdown(path: Path) -> str:
+    """A text, or the text cells of a notebook."""
+    if path.suffix != ".ipynb":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
 def test_links_and_pictures_of_the_texts_exist():
-    for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md"):
-        page = ROOT / name
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{name}: {target}"
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md", *NOTEBOOKS]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", markdown(page)):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_are_committed_bare_and_short(path):
     notebook = json.loads(path.read_text())
     assert "widgets" not in notebook["metadata"]
@@ -240,3 +248,25 @@ def test_notebooks_are_committed_bare_and_short(path):
     lengths = [len("".join(cell["source"]).splitlines()) for cell in code]
     assert max(lengths) <= 15
     assert sum(lengths) <= 200
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_open_with_what_a_reader_asks_first(path):
+    opening, setup, *_ = json.loads(path.read_text())["cells"]
+    text = "".join(opening["source"])
+    assert text.startswith("# ")
+    assert "<!-- badges -->" in text
+    for promise in ("After this chapter you can", "Before you start:", "Time:"):
+        assert re.search(rf"^\*\*{promise}\*\* \S+", text, re.MULTILINE), promise
+    assert "notebook.set_up(SEED" in "".join(setup["source"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_have_a_widget_its_figure_below_and_three_to_five_exercises(path):
+    code = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    widgets = [k for k, cell in enumerate(code) if "widget" in cell["metadata"].get("tags", [])]
+    assert widgets
+    assert any("plots.show(" in "".join(cell["source"]) for cell in code[widgets[-1] + 1 :])
+    checks = re.findall(r"^ex\.check\((\d)", "\n".join("".join(cell["source"]) for cell in code), re.MULTILINE)
+    assert [int(number) for number in checks] == list(range(1, len(checks) + 1))
+    assert 3 <= len(checks) <= 5
