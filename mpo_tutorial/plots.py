@@ -35,8 +35,10 @@ def ellipse(ax: Axes, matrix: np.ndarray) -> Axes:
     ax.plot(*(matrix @ circle), color=BLUE, lw=3)
     u, s, vh = np.linalg.svd(matrix)
     for k, colour in enumerate((ORANGE, GREEN)):
-        ax.annotate("", vh[k], (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "lw": 2, "ls": "--"})
-        ax.annotate("", s[k] * u[:, k], (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "lw": 3})
+        ax.annotate(
+            "", vh[k], (0, 0), arrowprops={"arrowstyle": "->", "shrinkB": 0, "color": colour, "lw": 2, "ls": "--"}
+        )
+        ax.annotate("", s[k] * u[:, k], (0, 0), arrowprops={"arrowstyle": "->", "shrinkB": 0, "color": colour, "lw": 3})
         end = s[k] * u[:, k]
         ax.annotate(
             f"{s[k]:.2f}", end, 14 * np.sign(end), textcoords="offset points", color=colour, ha="center", va="center"
@@ -98,7 +100,7 @@ def chain(ax: Axes, shape: Shape, bonds: Sequence[int]) -> Axes:
     ax.set_xlim(-0.4, shape.n_cores - 0.4)
     ax.set_ylim(-1.5, 1.5)
     ax.axis("off")
-    ax.set_title("Out legs up, in legs down, numbers a core")
+    ax.set_title("Out legs up, in legs down, numbers per core")
     return ax
 
 
@@ -106,11 +108,11 @@ def core_parameters(ax: Axes, sizes: Sequence[int], central: int) -> Axes:
     """How many numbers each core holds, with its share of them all."""
     colours = [ORANGE if k == central else GREEN for k in range(len(sizes))]
     bars = ax.bar(range(len(sizes)), sizes, color=colours)
-    ax.bar_label(bars, [f"{100 * size / sum(sizes):.1f} %" for size in sizes], padding=3)
+    ax.bar_label(bars, [f"{100 * size / sum(sizes):.2g} %" for size in sizes], padding=3)
     ax.set_xticks(range(len(sizes)))
     ax.margins(y=0.15)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
-    ax.set_title("Numbers a core")
+    ax.set_title("Numbers per core")
     ax.set_xlabel("core")
     ax.set_ylabel("parameters")
     return ax

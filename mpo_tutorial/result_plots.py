@@ -76,7 +76,7 @@ def truncation_curve(ax: Axes, curve: list[dict], chance: float) -> Axes:
     ax.axvline(100, color=GREY, ls="--", lw=1.5)
     ax.annotate("size of the \ndense matrices ", (100, max(highs) + 2), ha="right", va="bottom", color=GREY)
     ax.set_ylim(100 * chance - 8, max(highs) + 10)
-    ax.set_title("Cut the bonds (numbers), train no more")
+    ax.set_title("Cut the bonds, no more training")
     ax.set_xlabel("parameters left in the matrices (% of dense)")
     ax.set_ylabel("validation accuracy (%)")
     return ax
@@ -100,7 +100,8 @@ def tradeoff(
     """
     for (part, points), colour, marker in zip(curves.items(), (BLUE, ORANGE, GREEN), "osD", strict=False):
         x, y = [100 * p["ratio"] for p in points], [100 * p["validation"]["accuracy"] for p in points]
-        ax.plot(x, y, marker + "-", color=colour, ms=6, lw=2, label=f"cut: {part}")
+        wide = 5 if part == "all" else 2  # where curves coincide, the one beneath is seen
+        ax.plot(x, y, marker + "-", color=colour, ms=3 * wide**0.5 + 2, lw=wide, label=f"cut: {part}")
     low, high = (100 * end for end in chosen["validation"]["interval"])
     x, y = 100 * chosen["ratio"], 100 * chosen["validation"]["accuracy"]
     ax.errorbar(x, y, [[y - low], [high - y]], fmt="o", ms=17, mfc="none", mew=3, color="black", capsize=8, lw=2.5)

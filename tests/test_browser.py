@@ -32,12 +32,24 @@ class Slider:
 
 
 CHAPTERS = {
+    "00_start_here": Slider(
+        label="bond",
+        words=r"Bonds of all matrices at most \d+: [\d.]+ M central",
+        least="Bonds of all matrices at most 16: 0.11 M central",
+        most="Bonds of all matrices at most 192: 10.76 M central",
+    ),
     "01_svd": Slider(
         label="rank",
         words=r"Rank \d+ of 384: [\d,]+ numbers",
         least="Rank 1 of 384: 768 numbers instead of 147,456",
         most="Rank 384 of 384: 294,912 numbers instead of 147,456",
-    )
+    ),
+    "03_matrix_product_operators": Slider(
+        label="bond 2",
+        words=r"Bonds [^:]*: [\d,]+ numbers",
+        least="Bonds 6, 1, 16, 6: 1,476 numbers instead of 147,456",
+        most="Bonds 6, 96, 96, 6: 165,960 numbers instead of 147,456",
+    ),
 }
 
 

@@ -66,7 +66,9 @@ def test_functions_that_fail_or_spoil_their_input_are_told_so(chapter, number, e
         ex.check(number, lambda *_: 1 / 0) == "Not yet. Your function stopped with ZeroDivisionError: division by zero"
     )
     assert "Your function stopped with TypeError" in ex.check(number, lambda: 0)
-    assert ex.check(number, lambda *_: None) == "Not yet. Your function returns nothing yet."
+    assert (
+        ex.check(number, lambda *_: None) == "Not yet. Your function returns nothing yet. (To print is not to return.)"
+    )
     assert ex.check(number, lambda *_: "a").startswith("Not yet. The answer is")
     assert ex.check(number, spoils) == "Right."
     assert ex.check(number, spoils) == "Right."
@@ -144,6 +146,17 @@ def test_unknown_chapters_and_exercises_are_refused(chapter):
     for number in (0, 5, "1"):
         with pytest.raises(ValueError, match="the exercises 1 to 4, got"):
             chapter.check(number, 7)
+
+
+def test_a_count_is_right_or_wrong_and_a_rounded_number_is_asked_for_digits(tmp_path):
+    count = Exercise("", answer=lambda: 18504, solution="", hint="")
+    assert count.verdict(18504.0) is None
+    assert count.verdict(18505) == "It has the right form, but not the right value."
+    measure = Exercise("", answer=lambda: 0.6931, solution="", hint="", mistakes=[(lambda: 0.68, "known")])
+    assert measure.verdict(0.6935) is None
+    assert measure.verdict(0.70).startswith("Close. If you rounded")
+    assert measure.verdict(0.68) == "known"
+    assert measure.verdict(0.6) == "It has the right form, but not the right value."
 
 
 def test_messages_read_as_text():

@@ -24,7 +24,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # Notebook: {constant: (as its set-up cell has it, as `make test` runs it)}.
 SMALL = {
     "01_svd": {"COMPETITORS": (20_000, 2_000)},
-    "04_where_bert_keeps_its_information": {"SENTENCES": (100, 20)},
+    "04_where_bert_keeps_its_information": {"SENTENCES": (60, 20), "DRAWS": (3, 2)},
 }
 RUNS = [pytest.param((path, SMALL.get(path.stem, {})), id=path.stem) for path in NOTEBOOKS]
 RUNS += [

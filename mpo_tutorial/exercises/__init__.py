@@ -24,7 +24,7 @@ from mpo_tutorial.results import replacing
 
 CHAPTERS = ("00", "01", "02", "03", "04")
 PROGRESS_FILE = ".exercises-done.json"
-RELATIVE_TOLERANCE = 1e-3
+RELATIVE_TOLERANCE, ROUNDED = 1e-3, 0.03
 
 
 class Message(str):
@@ -73,7 +73,7 @@ class Exercise:
                 except Exception as error:  # whatever a reader's own code may raise
                     return f"Your function stopped with {type(error).__name__}: {error}"
                 if result is None or result is ...:
-                    return "Your function returns nothing yet."
+                    return "Your function returns nothing yet. (To print is not to return.)"
                 said = _difference(result, wanted(*arguments))
                 if said:
                     told = (text for function, text in mistaken if not _difference(result, function(*arguments)))
@@ -187,9 +187,14 @@ def _difference(given: object, wanted: object) -> str | None:
         return f"The answer is {kind}, and this is {form}."
     if not np.isfinite(found).all():
         return "There is an infinity in it, or something that is not a number."
+    counted = np.asarray(wanted).dtype.kind in "iu"
     wanted = np.asarray(wanted, dtype=float)
-    if np.abs(found - wanted).max(initial=0) <= RELATIVE_TOLERANCE * max(np.abs(wanted).max(initial=0), 1e-12):
+    size = max(np.abs(wanted).max(initial=0), 1e-12)
+    off = np.abs(found - wanted).max(initial=0) / size
+    if off <= (1e-9 if counted else RELATIVE_TOLERANCE):
         return None
+    if not counted and off <= ROUNDED:
+        return "Close. If you rounded, give three digits more, or let Python do the arithmetic."
     return "It has the right form, but not the right value."
 
 

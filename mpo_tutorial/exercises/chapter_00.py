@@ -17,7 +17,7 @@ EXERCISES = (
     Exercise(
         question="the share of the central core, in a chain of cores with 36, 9216, 147456, 9216 and 36 numbers",
         answer=lambda: SIZES[2] / sum(SIZES),
-        solution="147456 / (36 + 9216 + 147456 + 9216 + 36)",
+        solution="# The third of the five, over all of them.\n147456 / (36 + 9216 + 147456 + 9216 + 36)",
         hint="Add the five numbers up. Which part of the sum is the third one?",
         mistakes=[
             (lambda: 100 * SIZES[2] / sum(SIZES), "As a share, please: between 0 and 1. You gave percent."),
@@ -26,10 +26,10 @@ EXERCISES = (
         ],
     ),
     Exercise(
-        question="by how many times 147456 exceeds the numbers in the four small cores",
+        question="how many numbers are frozen for each one that is trained",
         answer=lambda: SIZES[2] / (sum(SIZES) - SIZES[2]),
         solution="# Train the small ones, and you train about an eighth of what stays frozen.\n147456 / (36 + 9216 + 9216 + 36)",
-        hint="Add the four small ones up, and divide.",
+        hint="The central core is frozen: 147456 numbers. Add up those of the four others, and divide.",
         mistakes=[
             (lambda: SIZES[2] / SIZES[1], "That compares with one of the two larger small cores. Add all four up."),
             (lambda: (sum(SIZES) - SIZES[2]) / SIZES[2], "The other way round: large over small."),
@@ -51,6 +51,7 @@ EXERCISES = (
         hint='Choose "all". Note the accuracy at the largest bond, less 2.5 points. Go left as long as it stays above.',
         mistakes=[
             (lambda: 80, "At 80 it has lost more than that already. Go one step back."),
+            (lambda: 112, "There is room left: try the next smaller bond, even if this one did no better than it."),
             (lambda: 128, "There is room left: try smaller bonds, one after the other."),
         ],
     ),

@@ -17,13 +17,18 @@ def _without_singular_values(matrix: np.ndarray, rank: int) -> np.ndarray:
     return u[:, :rank] @ vh[:rank]
 
 
+def _rows_for_columns(matrix: np.ndarray, rank: int) -> np.ndarray:
+    u, s, vh = np.linalg.svd(matrix, full_matrices=False)
+    return (u[:, :rank] * s[:rank] @ vh[:, :rank].T)[:, : matrix.shape[1]]
+
+
 def _last_kept(matrix: np.ndarray, rank: int) -> np.ndarray:
     return matrix - truncated(matrix, min(matrix.shape) - rank)
 
 
 def _matrices() -> list[tuple[np.ndarray, int]]:
     generator = np.random.default_rng(1)
-    return [(generator.standard_normal((5, 4)), 2), (generator.standard_normal((3, 6)), 1)]
+    return [(generator.standard_normal((5, 4)), 3), (generator.standard_normal((3, 6)), 1)]
 
 
 EXERCISES = (
@@ -69,9 +74,24 @@ EXERCISES = (
             "    u, s, vh = np.linalg.svd(matrix, full_matrices=False)\n"
             "    return u[:, :rank] * s[:rank] @ vh[:rank]"
         ),
-        hint="np.linalg.svd(matrix, full_matrices=False) gives u, s, vh. Keep the first `rank` columns of u and rows of vh.",
+        hint=(
+            "np.linalg.svd(matrix, full_matrices=False) gives u, s, vh; without that argument a matrix that is not square gives "
+            "a u too large. Keep the first `rank` columns of u and rows of vh."
+        ),
         mistakes=[
             (lambda: _without_singular_values, "The singular values are missing: u s v^T, not u v^T."),
+            (
+                lambda: _rows_for_columns,
+                "NumPy's third output is v transposed already: take its first `rank` rows, not columns.",
+            ),
+            (
+                lambda: lambda matrix, rank: truncated(matrix, 1),
+                "You return one piece, whatever the rank. Add up the first `rank` of them.",
+            ),
+            (
+                lambda: lambda matrix, rank: truncated(matrix, rank) - truncated(matrix, rank - 1),
+                "That is the last of the pieces alone. Add up the first `rank`.",
+            ),
             (lambda: _last_kept, "You kept the smallest singular values. The large ones carry the matrix."),
             (lambda: lambda matrix, rank: truncated(matrix, rank).T, "That is the transpose."),
             (
@@ -94,6 +114,8 @@ EXERCISES = (
         ),
         hint="Write down the numbers in both factors as a function of the rank, and set them equal to 384 * 384.",
         mistakes=[
+            (lambda: 193, "At 193 the factors hold more than the matrix."),
+            (lambda: 96, "That saves half. You may keep more."),
             (lambda: 192, "At 192 they hold just as many, and no fewer."),
             (lambda: 384, "That is the full rank: there the two factors hold twice as many numbers as the matrix."),
             (lambda: 383, "Try it: 383 * (384 + 384) against 384 * 384."),

@@ -44,6 +44,11 @@ EXERCISES = (
                 lambda: 0.0,
                 "That would be a product, with rows that are multiples of one another. Here the sign spoils it.",
             ),
+            (
+                lambda: 2 * math.log(2),
+                "That is the spread of the four chances. Write the amplitudes as a 2 x 2 table and take its singular values first.",
+            ),
+            (lambda: -math.log(2), "An entropy is not negative: mind the minus in front."),
             (lambda: 1.0, "That is the entropy in bits, with the logarithm to base 2. Here it is in nats: use ln."),
             (
                 lambda: -2 * math.sqrt(0.5) * math.log(math.sqrt(0.5)),
@@ -65,6 +70,11 @@ EXERCISES = (
                 "That is Eq. 6 of the paper as printed, with plain singular values, 3/4 and 1/4. Take their squares.",
             ),
             (lambda: _entropy_by_hand() / math.log(2), "That is in bits. In nats, with ln, it is smaller."),
+            (lambda: -_entropy_by_hand(), "An entropy is not negative: mind the minus in front."),
+            (
+                lambda: entropy.entropy(np.array([3.0, 4.0, 5.0])),
+                "You took the squares of the entries. It is the squares of the singular values that count.",
+            ),
             (_unnormalised, "The weights have to add up to 1: divide 45 and 5 by 50 before you take the logarithm."),
         ],
     ),
@@ -74,7 +84,7 @@ EXERCISES = (
         solution=(
             "def schmidt(state, n_left):\n    return np.linalg.svd(state.reshape(2**n_left, -1), compute_uv=False)"
         ),
-        hint="How many settings have the first n_left spins? That is the number of rows. Then reshape, and np.linalg.svd.",
+        hint="n_left spins have 2**n_left settings: so many rows. Then reshape, and np.linalg.svd. The check uses 4 and 5 spins.",
         mistakes=[
             (
                 lambda: lambda state, n_left: schmidt(state, n_left) ** 2,
@@ -83,6 +93,14 @@ EXERCISES = (
             (
                 lambda: _from_the_right,
                 "You cut off n_left spins at the right end. The first spins are the rows: reshape(2**n_left, -1).",
+            ),
+            (
+                lambda: (
+                    lambda state, n_left: np.trim_zeros(
+                        np.where(schmidt(state, n_left) > 1e-9, schmidt(state, n_left), 0)
+                    )
+                ),
+                "Keep the zeros, too: a cut has as many Schmidt values as the smaller of its two sides has settings.",
             ),
             (
                 lambda: lambda state, n_left: schmidt(state, n_left + 1),
@@ -109,6 +127,7 @@ EXERCISES = (
                 lambda: math.ceil(2**NATS),
                 "That is 2 to the power of 3.5, right for bits. In nats it is e to that power.",
             ),
+            (lambda: 64, "64 is all that the cut in the middle has. 3.5 nats need fewer."),
             (lambda: math.exp(NATS), "A bond dimension is a whole number. Which is the first that suffices?"),
         ],
     ),

@@ -43,6 +43,11 @@ EXERCISES = (
                 lambda: NUMBERED,
                 "That is the matrix itself: its rows are (i1, i2). The axes have to change places first.",
             ),
+            (lambda: NUMBERED.T, "That is the transpose; nothing has been regrouped."),
+            (
+                lambda: NUMBERED.reshape(2, 2, 2, 2).transpose(0, 3, 1, 2).reshape(4, 4),
+                "You paired i1 with j2. Large goes with large: i1 with j1.",
+            ),
             (
                 lambda: regrouped(NUMBERED).T,
                 "That is the transpose: you have (i2, j2) as rows. The first pair belongs to the rows.",
@@ -66,6 +71,15 @@ EXERCISES = (
             (
                 lambda: [math.prod(SQUARE.pairs[:k]) for k in range(1, 5)],
                 "Those are the rows of each cut. A matrix with few columns has a rank no larger than these: take the minimum.",
+            ),
+            (
+                lambda: [math.prod(SQUARE.pairs[k:]) for k in range(1, 5)],
+                "Those are the columns of each cut. A matrix with few rows has a rank no larger than these: take the minimum.",
+            ),
+            (lambda: SQUARE.pairs, "Those are the pairs of legs. Multiply them up, from each end."),
+            (
+                lambda: [min(math.prod(SQUARE.out_legs[:k]), math.prod(SQUARE.out_legs[k:])) for k in range(1, 5)],
+                "You counted the out legs alone. Each core has an in leg besides.",
             ),
             (
                 lambda: [min(math.prod(SQUARE.in_legs[:k]), math.prod(SQUARE.in_legs[k:])) for k in range(1, 5)],
@@ -114,6 +128,8 @@ EXERCISES = (
         hint="On each bond you may insert an invertible matrix. How many numbers has it?",
         mistakes=[
             (lambda: 6 + 96 + 96 + 6, "On a bond of dimension d you insert a matrix of d x d numbers, not d numbers."),
+            (lambda: 165960, "That is the whole chain. How many numbers have the matrices that you may insert?"),
+            (lambda: 2 * 96**2, "Two of the four bonds are missing."),
             (lambda: 96**2, "That is one of the two large bonds. Every bond has a gauge of its own."),
             (
                 lambda: 384 * 384,

@@ -39,6 +39,8 @@ EXERCISES = (
                 lambda: 192 * 4 * 6 * 192,
                 "The right bond is smaller: right of that cut only 16 * 8 = 128 columns are left.",
             ),
+            (lambda: 192 * 4 * 128, "The core has an out leg, too: 6."),
+            (lambda: 384 * 384, "That is the core of a 384 x 384 matrix, or the in leg is missing."),
             (lambda: 192 * 24, "You left out the bond to the right of it."),
             (
                 lambda: FEED_FORWARD.n_params(FEED_FORWARD.full_bonds),
@@ -62,14 +64,22 @@ EXERCISES = (
                 "That is the share of the central core. The auxiliary cores are the others.",
             ),
             (
+                lambda: lambda *chain: 100 * auxiliary_share(*chain),
+                "As a share, please: between 0 and 1. You gave percent.",
+            ),
+            (
+                lambda: lambda *chain: 1 / (1 - auxiliary_share(*chain)) - 1,
+                "You divided by the central core. The whole is what all cores hold.",
+            ),
+            (
                 lambda: _over_the_matrix,
                 "You divided by the size of the dense matrix. Here the whole is what all cores hold, a little more.",
             ),
         ],
         trials=[
-            ((3, 4, 4, 4, 2), (2, 4, 4, 4, 3), (6, 96, 96, 6)),
-            ((3, 4, 4, 4, 2), (4, 4, 6, 4, 4), (12, 192, 128, 8)),
             ((2, 2, 3), (3, 2, 2), (5, 4)),
+            ((3, 4, 4, 4, 2), (2, 4, 4, 4, 3), (6, 96, 96, 6)),
+            ((3, 4, 4, 2), (4, 6, 4, 4), (12, 20, 8)),
         ],
     ),
     Exercise(
@@ -83,6 +93,8 @@ EXERCISES = (
                 lambda: math.log(384) - 0.5,
                 "That is for the matrix as it stands. The cut makes another one of its numbers, with 96 rows.",
             ),
+            (lambda: math.log(1536) - 1536 / (2 * 96), "m is the smaller of the two sides."),
+            (lambda: page(96, 384), "96 rows, yes. The 147456 numbers then make 1536 columns."),
             (lambda: page(96, 1536) / math.log(2), "That is in bits. We count in nats, with ln."),
         ],
     ),
