@@ -93,7 +93,7 @@ def chain(ax: Axes, shape: Shape, bonds: Sequence[int]) -> Axes:
         central = k == shape.central
         ax.plot([k, k], [-1, 1], color=GREY, lw=2, zorder=0)
         look = {"color": ORANGE, "marker": "s"} if central else {"color": GREEN, "marker": "o"}
-        ax.scatter(k, 0, s=700 + 12 * size**0.5, zorder=2, **look)
+        ax.scatter(k, 0, s=500 + 8 * size**0.5, zorder=2, **look)
         ax.annotate(f"{size:,}", (k, -0.52), (8, 0), textcoords="offset points", va="center", size=12)
         for leg, height, side in ((in_leg, -1.05, "top"), (out_leg, 1.05, "bottom")):
             ax.annotate(leg, (k, height), ha="center", va=side)
