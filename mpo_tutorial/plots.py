@@ -108,7 +108,8 @@ def core_parameters(ax: Axes, sizes: Sequence[int], central: int) -> Axes:
     """How many numbers each core holds, with its share of them all."""
     colours = [ORANGE if k == central else GREEN for k in range(len(sizes))]
     bars = ax.bar(range(len(sizes)), sizes, color=colours)
-    ax.bar_label(bars, [f"{100 * size / sum(sizes):.2g} %" for size in sizes], padding=3)
+    shares = [100 * size / sum(sizes) for size in sizes]
+    ax.bar_label(bars, [f"{share:.1f} %" if share >= 0.1 else "<0.1 %" for share in shares], padding=3)
     ax.set_xticks(range(len(sizes)))
     ax.margins(y=0.15)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))

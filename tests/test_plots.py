@@ -82,7 +82,7 @@ def test_a_chain_is_drawn_with_its_bonds_legs_and_sizes(ax):
 def test_the_bars_of_cores_are_their_sizes(ax):
     plots.core_parameters(ax, (10, 80, 10), central=1)
     assert [bar.get_height() for bar in ax.patches] == [10, 80, 10]
-    assert texts(ax) == ["10 %", "80 %", "10 %"]
+    assert texts(ax) == ["10.0 %", "80.0 %", "10.0 %"]
     assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches][1] == plots.ORANGE
 
 
