@@ -27,9 +27,11 @@ class Target:
     def verdict(self) -> str:
         if self.measured <= self.most:
             return "met"
-        if self.limit is not None and self.limit > 0.95 * self.most:
+        if self.limit is None:
+            return "NOT met"
+        if self.limit > self.most:
             return f"NOT met; out of reach, for the counted limit itself is at {self.limit:.2f}"
-        return "NOT met"
+        return f"NOT met; it takes {self.most / self.limit:.2f} times the counted limit, which is at {self.limit:.2f}"
 
 
 def tables(record: dict) -> list[Table]:

@@ -108,12 +108,14 @@ def test_a_missing_layer_is_said_to_be_missing(monkeypatch):
 
 
 def test_a_missed_target_is_called_missed():
-    met, missed, impossible = (
+    met, missed, narrow, impossible = (
         bench_tables.Target("", 0.8, 0.85, 0.7).verdict,
-        bench_tables.Target("", 0.9, 0.85, 0.7).verdict,
+        bench_tables.Target("", 0.9, 0.85).verdict,
+        bench_tables.Target("", 0.9, 0.85, 0.8).verdict,
         bench_tables.Target("", 0.9, 0.85, 0.88).verdict,
     )
     assert (met, missed) == ("met", "NOT met")
+    assert narrow == "NOT met; it takes 1.06 times the counted limit, which is at 0.80"
     assert impossible == "NOT met; out of reach, for the counted limit itself is at 0.88"
 
 
