@@ -63,7 +63,9 @@ class Tuned:
         advance : callable
             Is told the share that is done, from time to time.
         """
-        model = self._cut(part, max_bond)
+        return self._right(self._cut(part, max_bond), n, advance)
+
+    def _right(self, model, n: int | None = None, advance: Callable[[float], None] = lambda _: None) -> np.ndarray:
         dataset = self.prepared.dataset("validation")
         dataset = dataset.select(range(min(n or len(dataset), len(dataset))))
         found = []
@@ -88,7 +90,7 @@ class Tuned:
             "parameters": parameters,
             "ratio": parameters / self.prepared.ledger.dense,
             "entropy": float(np.mean([central_entropy(layer) for layer in touched])),
-            "validation": results.score(self.right(part, max_bond)),
+            "validation": results.score(self._right(model)),
         }
 
     def _cut(self, part: str, max_bond: int):

@@ -3,7 +3,7 @@
 import math
 
 from mpo_tutorial.exercises import Exercise
-from mpo_tutorial.shapes import balanced_shape
+from mpo_tutorial.shapes import Shape, balanced_shape
 
 FEED_FORWARD = balanced_shape(384, 1536)
 
@@ -14,15 +14,14 @@ def page(rows: int, columns: int) -> float:
 
 
 def auxiliary_share(in_legs: tuple[int, ...], out_legs: tuple[int, ...], bonds: tuple[int, ...]) -> float:
-    ends = (1, *bonds, 1)
-    sizes = [a * i * j * b for a, i, j, b in zip(ends, in_legs, out_legs, ends[1:], strict=False)]
-    return 1 - sizes[len(sizes) // 2] / sum(sizes)
+    shape = Shape(in_legs, out_legs)
+    sizes = shape.n_params_each(bonds)
+    return 1 - sizes[shape.central] / sum(sizes)
 
 
 def _over_the_matrix(in_legs: tuple[int, ...], out_legs: tuple[int, ...], bonds: tuple[int, ...]) -> float:
-    ends = (1, *bonds, 1)
-    sizes = [a * i * j * b for a, i, j, b in zip(ends, in_legs, out_legs, ends[1:], strict=False)]
-    return (sum(sizes) - sizes[len(sizes) // 2]) / math.prod((*in_legs, *out_legs))
+    share = auxiliary_share(in_legs, out_legs, bonds)
+    return share * Shape(in_legs, out_legs).n_params(bonds) / math.prod((*in_legs, *out_legs))
 
 
 EXERCISES = (
