@@ -82,13 +82,13 @@ def demo(
     config = _config(locals())
     console.print("Loading torch and transformers ...")
     from mpo_tutorial.demo import demo
-    from mpo_tutorial.model import LEDGER_HEAD
+    from mpo_tutorial.ledger import Ledger
 
     def show(what) -> None:
         if isinstance(what, str):
             console.print(what)
         else:
-            _print_table(LEDGER_HEAD, what.cells())
+            _print_table(Ledger.HEAD, what.cells())
 
     record = demo(config, out, live_baseline=baseline == "live", resume=resume, show=show)
     _print_table(results.TABLE_HEAD, [results.TableRow(**row).cells() for row in record["table"]])

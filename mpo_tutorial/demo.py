@@ -13,7 +13,8 @@ from mpo_tutorial import result_plots, results
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.finetune import Prepared, evaluate, locked, prepare, run
 from mpo_tutorial.layers import mpo_layers
-from mpo_tutorial.model import Ledger, truncate
+from mpo_tutorial.ledger import Ledger
+from mpo_tutorial.model import truncate
 
 # Of the largest bond; for the embedded model 192, 160, 128, 96, 80, 64, 48, 32.
 CURVE_SHARES = (1, 5 / 6, 2 / 3, 1 / 2, 5 / 12, 1 / 3, 1 / 4, 1 / 6)

@@ -18,7 +18,8 @@ from mpo_tutorial import checkpoint, results
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.data import Task, load_task, tokenise
 from mpo_tutorial.layers import cached
-from mpo_tutorial.model import Ledger, compress, count, freeze_central, load_classifier
+from mpo_tutorial.ledger import Ledger
+from mpo_tutorial.model import compress, count, freeze_central, load_classifier
 from mpo_tutorial.sources import model_path
 from mpo_tutorial.training import train
 

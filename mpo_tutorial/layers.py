@@ -208,6 +208,31 @@ class MPOEmbedding(MPOLayer):
         return rows[:, : shape.out_size, 0]
 
 
+class TiedLinear(nn.Module):
+    """The output layer of a language model whose weight is an MPO embedding's table: it has a bias, and no cores of its own.
+
+    Parameters
+    ----------
+    embedding : MPOEmbedding
+    bias : nn.Parameter of shape (num_embeddings,), optional
+        Used as it is, because models tie it as well.
+    """
+
+    def __init__(self, embedding: MPOEmbedding, bias: nn.Parameter | None):
+        super().__init__()
+        self._tied_to = (embedding,)  # in a tuple nn.Module does not see it: its cores are counted where they belong
+        self.bias = bias
+
+    @property
+    def weight(self) -> Tensor:
+        """The table of shape (num_embeddings, embedding_dim)."""
+        return self._tied_to[0].matrix()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x of shape (..., embedding_dim) to (..., num_embeddings)."""
+        return F.linear(x, self.weight, self.bias)
+
+
 def mpo_layers(model: nn.Module) -> list[MPOLayer]:
     """The MPO layers of a model, shared ones once."""
     return [module for module in model.modules() if isinstance(module, MPOLayer)]

@@ -1,25 +1,22 @@
 """Swapping a model's matrices for MPO layers, freezing the central cores, and the ledger of what is where."""
 
-import re
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mpo_tutorial.layers import MPOLayer, MPOLinear, cached, mpo_layers
+from mpo_tutorial.families import PARTS, USUAL_PARTS, matrices, place
+from mpo_tutorial.layers import MPOEmbedding, MPOLayer, MPOLinear, cached, mpo_layers
+from mpo_tutorial.ledger import Ledger, Row
 from mpo_tutorial.linalg import relative_error
-from mpo_tutorial.shapes import balanced_shape
+from mpo_tutorial.shapes import usual_shape
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-PARTS = ("all", "attention", "feed-forward")
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @contextmanager
@@ -67,162 +64,79 @@ def load_classifier(path: str, n_labels: int, seed: int) -> tuple["PreTrainedMod
     return model, tokenizer
 
 
-@dataclass(frozen=True)
-class Row:
-    """One matrix in the ledger. `error` is relative, in the Frobenius norm; `padding` as in `Shape`."""
+def compress(
+    model: "PreTrainedModel", n_cores: int = 5, max_bond: int | None = None, which: Sequence[str] = USUAL_PARTS
+) -> Ledger:
+    """Swap a model's matrices for MPO layers, in place, and its class for one that saves and loads them.
 
-    name: str
-    in_legs: tuple[int, ...]
-    out_legs: tuple[int, ...]
-    bonds: tuple[int, ...]
-    dense: int
-    central: int
-    auxiliary: int
-    error: float
-    padding: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Parameters of a model's matrices before and after they became MPOs."""
-
-    rows: tuple[Row, ...]
-
-    @property
-    def dense(self) -> int:
-        return sum(row.dense for row in self.rows)
-
-    @property
-    def central(self) -> int:
-        return sum(row.central for row in self.rows)
-
-    @property
-    def auxiliary(self) -> int:
-        return sum(row.auxiliary for row in self.rows)
-
-    @property
-    def total(self) -> int:
-        return self.central + self.auxiliary
-
-    @property
-    def ratio(self) -> float:
-        """Parameters of all cores over those of the dense matrices."""
-        return self.total / self.dense
-
-    @property
-    def largest_error(self) -> float:
-        return max(row.error for row in self.rows)
-
-    def totals(self) -> dict:
-        """The last line of the ledger, for a record."""
-        names = ("dense", "central", "auxiliary", "total", "ratio", "largest_error")
-        return {"matrices": len(self.rows), **{name: getattr(self, name) for name in names}}
-
-    def cells(self) -> list[tuple[str, ...]]:
-        """The ledger as text under `LEDGER_HEAD`: a line for all matrices of one shape, the sum last."""
-
-        def shape(row: Row) -> tuple:
-            return row.in_legs, row.out_legs, row.bonds, row.padding
-
-        def line(legs: str, bonds: str, part: Ledger) -> tuple[str, ...]:
-            millions = (f"{number / 1e6:.2f} M" for number in (part.dense, part.central, part.auxiliary))
-            return str(len(part.rows)), legs, bonds, *millions, f"{part.ratio:.3f}", f"{part.largest_error:.0e}"
-
-        lines = []
-        for numbers, rows in groupby(sorted(self.rows, key=shape), shape):
-            in_legs, out_legs, bonds, padding = (".".join(map(str, side)) for side in numbers)
-            zeros = f", padded by {padding}" if any(numbers[3]) else ""
-            lines.append(line(f"{in_legs} x {out_legs}{zeros}", bonds, Ledger(tuple(rows))))
-        return [*lines, line("", "", self)]
-
-
-LEDGER_HEAD = ("count", "in legs x out legs", "bonds", "dense", "central", "auxil.", "ratio", "error")
-
-
-def matrices(model: "PreTrainedModel") -> Iterator[tuple[str, nn.Linear]]:
-    """The dense matrices that become MPOs: every `nn.Linear` of the encoder and the pooler, not the classifier."""
-    prefix = model.base_model_prefix
-    for name, module in model.base_model.named_modules():
-        if isinstance(module, nn.Linear):
-            yield f"{prefix}.{name}", module
-
-
-def compress(model: "PreTrainedModel", n_cores: int = 5, max_bond: int | None = None) -> Ledger:
-    """Swap the model's matrices for MPO layers, in place.
+    A model on torch's device "meta", without weights, gets MPO layers without weights: for a ledger that is enough.
 
     Parameters
     ----------
     n_cores : int
     max_bond : int, optional
         Cap on every bond dimension; None keeps the full bonds, and the model computes what it computed before.
+    which : sequence of str
+        As in `families.matrices`.
 
     Raises
     ------
     ValueError
-        If the model has no matrix to swap, or a number is out of range.
+        As in `families.matrices`, or if a number is out of range.
     """
-    found = list(matrices(model))
-    if not found:
-        kinds = sorted({type(module).__name__ for module in model.modules()})
-        raise ValueError(
-            f"no nn.Linear to swap in the encoder of {type(model).__name__}; it is made of {', '.join(kinds)}"
+    from mpo_tutorial.architectures import put_layers  # loads transformers
+
+    layers, rows = {}, []
+    for name, module in matrices(model, which):
+        kind, matrix = (
+            (MPOEmbedding, module.weight) if isinstance(module, nn.Embedding) else (MPOLinear, module.weight.T)
         )
-    rows = []
-    for name, linear in found:
-        layer = MPOLinear.from_dense(linear, balanced_shape(linear.in_features, linear.out_features, n_cores), max_bond)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
-        mpo = layer.mpo
-        central = mpo.central.numel()
-        rows.append(
-            Row(
-                name=name,
-                in_legs=mpo.shape.in_legs,
-                out_legs=mpo.shape.out_legs,
-                bonds=mpo.bonds,
-                dense=linear.weight.numel(),
-                central=central,
-                auxiliary=mpo.n_params - central,
-                error=relative_error(mpo.to_matrix(), linear.weight.detach().T),
-                padding=mpo.padding,
-            )
-        )
+        shape = usual_shape(*matrix.shape, n_cores)
+        if matrix.is_meta:
+            layer = kind.random(shape, max_bond)
+            error = None
+        else:
+            layer = kind.from_dense(module, shape, max_bond)
+            error = relative_error(layer.mpo.to_matrix(), matrix.detach())
+        layers[module] = layer
+        rows.append(Row.of(name, layer, error))
+    put_layers(model, layers)
     return Ledger(tuple(rows))
 
 
-KINDS = {
-    "attention.self.query": "query",
-    "attention.self.key": "key",
-    "attention.self.value": "value",
-    "attention.output.dense": "attention output",
-    "intermediate.dense": "feed-forward in",
-    "output.dense": "feed-forward out",
-    "pooler.dense": "pooler",
-}
+def decompress(model: "PreTrainedModel") -> "PreTrainedModel":
+    """A copy of a compressed model with dense matrices, of transformers' own class: it needs this package no more.
 
-
-def place(name: str) -> tuple[int | None, str]:
-    """The layer that a matrix is in, None for none, and what it is for, in words where we know them.
-
-    >>> place("bert.encoder.layer.3.attention.self.query"), place("bert.pooler.dense")
-    ((3, 'query'), (None, 'pooler'))
+    Raises
+    ------
+    ValueError
+        If the model has no MPO layer.
     """
-    found = re.search(r"\.(\d+)\.(.+)", name)
-    layer, rest = (int(found[1]), found[2]) if found else (None, name.partition(".")[2])
-    return layer, KINDS.get(rest, rest)
+    from mpo_tutorial.architectures import put_layers
+
+    if not mpo_layers(model):
+        raise ValueError(f"there is nothing to decompress, {type(model).__name__} has no MPO layer")
+    plain = copy.deepcopy(model)
+    put_layers(plain, {layer: layer.to_dense() for layer in mpo_layers(plain)})
+    return plain
 
 
-def part_of(name: str) -> str:
-    """Where in a transformer a matrix sits, by its name: "attention", "pooler" or "feed-forward"."""
-    return next((part for part in ("attention", "pooler") if part in name), "feed-forward")
+def outline(config: "PreTrainedConfig", n_labels: int = 2) -> "PreTrainedModel":
+    """The classifier that a config describes, without weights: on torch's device "meta"."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(config)
+    config.num_labels = n_labels
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(config)
 
 
 def layers_of_part(model: nn.Module, part: str) -> list[MPOLayer]:
-    """The MPO layers of one of the `PARTS`, shared ones once. Any other part is a ValueError."""
-    if part not in PARTS:
-        raise ValueError(f"part is one of {', '.join(PARTS)}, got {part!r}")
+    """The MPO layers of one of `families.PARTS` or of "all", shared ones once. Any other part is a ValueError."""
+    if part not in ("all", *PARTS):
+        raise ValueError(f"part is one of all, {', '.join(PARTS)}, got {part!r}")
     layers = ((name, module) for name, module in model.named_modules() if isinstance(module, MPOLayer))
-    return [layer for name, layer in layers if part in ("all", part_of(name))]
+    return [layer for name, layer in layers if part in ("all", place(name).part)]
 
 
 def truncate(model: nn.Module, max_bond: int, part: str = "all") -> None:

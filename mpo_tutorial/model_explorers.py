@@ -12,7 +12,7 @@ from torch import nn
 from mpo_tutorial import plots, result_plots, results
 from mpo_tutorial.entropy import Spectra
 from mpo_tutorial.explorers import listed
-from mpo_tutorial.model import matrices, place
+from mpo_tutorial.families import matrices, place
 from mpo_tutorial.shapes import balanced_shape
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ModelMap:
         torch.manual_seed(seed)
         blank = type(model)(model.config)
         self.trained, self.random = ({n: self._spectra(m, n_cores) for n, m in matrices(x)} for x in (model, blank))
-        self._names = {place(name): name for name in self.trained}
+        self._names = {place(name)[:2]: name for name in self.trained}
 
     @staticmethod
     def _spectra(linear: nn.Linear, n_cores: int) -> Spectra:

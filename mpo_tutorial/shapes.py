@@ -237,6 +237,17 @@ def balanced_shape(in_size: int, out_size: int, n: int = 5) -> Shape:
     )
 
 
+def usual_shape(in_size: int, out_size: int, n: int = 5) -> Shape:
+    """The paper's shape of a matrix of this size where its appendix lists one, with five cores; else `balanced_shape`.
+
+    >>> usual_shape(30000, 128) == paper("albert_embedding"), usual_shape(384, 384) == balanced_shape(384, 384)
+    (True, True)
+    """
+    shapes = [Shape(*legs) for legs in _PAPER.values()] if n == 5 else []
+    found = [shape for shape in shapes if (shape.in_size, shape.out_size) == (in_size, out_size)]
+    return found[0] if found else balanced_shape(in_size, out_size, n)
+
+
 def _check_split(size: int, n: int) -> None:
     if not is_integer(size) or not is_integer(n) or size < 1 or n < 2:
         raise ValueError(f"a side of at least 1 is split into at least 2 legs, got size {size!r} and {n!r} legs")

@@ -13,8 +13,9 @@ from mpo_tutorial import checkpoint, entropy, results
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.finetune import Prepared, evaluate, prepare
 from mpo_tutorial.layers import MPOLayer, cached, mpo_layers
-from mpo_tutorial.model import PARTS, layers_of_part, truncate
+from mpo_tutorial.model import layers_of_part, truncate
 
+PARTS = ("all", "attention", "feed-forward")
 SHARES = tuple(k / 12 for k in range(12, 0, -1))  # of the largest bond; for the embedded model 192, 176 .. 16
 CHUNK = 50  # sentences between two steps of a progress bar
 

@@ -49,6 +49,41 @@ def tiny_model(tmp_path_factory) -> str:
     return str(folder)
 
 
+TINY = {
+    "bert": {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 40},
+    "roberta": {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 40},
+    "albert": {
+        "hidden_size": 24,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 3,
+        "intermediate_size": 40,
+        "embedding_size": 12,
+    },
+    "distilbert": {"dim": 24, "n_heads": 2, "n_layers": 2, "hidden_dim": 40},
+    "mobilebert": {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "intermediate_size": 40,
+        "embedding_size": 12,
+        "intra_bottleneck_size": 16,
+        "num_feedforward_networks": 2,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """The config of a small model of a family, by its `model_type`."""
+    from transformers import AutoConfig
+
+    def make(model_type: str, **options):
+        sizes = {"vocab_size": 97, "max_position_embeddings": 32, **TINY[model_type], **options}
+        return AutoConfig.for_model(model_type, **sizes)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tiny_rows() -> list[tuple[str, str]]:
     words = [(word, "positive") for word in POSITIVE] + [(word, "negative") for word in NEGATIVE]

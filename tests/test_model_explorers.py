@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mpo_tutorial import results, tradeoff
-from mpo_tutorial.model import PARTS, load_classifier
+from mpo_tutorial.model import load_classifier
 from mpo_tutorial.model_explorers import ModelMap, TradeoffExplorer
 
 
@@ -33,7 +33,7 @@ def test_the_map_holds_the_entropies_of_its_matrices(tiny_map):
 def test_the_tradeoff_says_what_is_on_record_and_what_was_measured(tiny_light_run, tiny_tuned):
     record = tradeoff.tradeoff(tiny_light_run, progress=False)
     explorer = TradeoffExplorer(record, lambda: tiny_tuned)
-    assert explorer.parts == PARTS
+    assert explorer.parts == tradeoff.PARTS
     assert explorer.bonds == tuple(sorted(tiny_tuned.bonds))
     point = explorer.points["attention", 2]
     words = explorer.in_words("attention", 2)

@@ -1,0 +1,232 @@
+"""Models that transformers' own classes save and load with MPO layers in them.
+
+A compressed BERT keeps transformers' code and gets a class and a config of its own, MPOBertForSequenceClassification with the
+`model_type` "mpo_bert", made here by inheritance. Its config says which matrices are MPOs, with which legs and bonds. After
+`import mpo_tutorial` the Auto classes know these names; without it they refuse them.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import cached_file
+
+from mpo_tutorial.layers import MPOEmbedding, MPOLayer, MPOLinear, TiedLinear
+from mpo_tutorial.mpo import MPO
+from mpo_tutorial.shapes import Shape
+
+HEADS = (
+    "AutoModel",
+    "AutoModelForSequenceClassification",
+    "AutoModelForMaskedLM",
+    "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForMultipleChoice",
+)
+WEIGHTS = "model.safetensors"
+MOST_PER_NUMBER = 100  # sizes of a config are this much below the numbers in the files, however truncated
+MODEL_TYPES = ("bert", "roberta", "albert", "distilbert", "mobilebert")
+PREFIX = "mpo_"
+FROM_HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+class MPOModel:
+    """What the classes made by `mpo_class` add to those of transformers."""
+
+    def __init__(self, config: PreTrainedConfig, *inputs, **kwargs):
+        super().__init__(config, *inputs, **kwargs)
+        layers = {}
+        for module, shape, bonds in _described(self, config):
+            mpo = MPO.random(shape, bonds, config.initializer_range)
+            if isinstance(module, nn.Embedding):
+                layers[module] = MPOEmbedding(mpo, module.padding_idx)
+            else:
+                layers[module] = MPOLinear(mpo, module.bias)
+            layers[module].to(module.weight.dtype)
+        put_layers(self, layers)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *inputs, config=None, use_safetensors=True, **kwargs):
+        """As in transformers, but never with a matrix that the files do not hold.
+
+        Raises
+        ------
+        ValueError
+            If a file is no whole safetensors file, or the tensors of the encoder are not what the config says.
+        """
+        if not use_safetensors:
+            raise ValueError("an MPO model is read from safetensors files only, not from pickles")
+        where = {name: kwargs[name] for name in FROM_HUB if name in kwargs}
+        if config is None:
+            config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **where)
+        _check_files(cls, config, str(pretrained_model_name_or_path), where)
+        return super().from_pretrained(
+            pretrained_model_name_or_path, *inputs, config=config, use_safetensors=True, **kwargs
+        )
+
+    def save_pretrained(self, *args, **kwargs):
+        """As in transformers; legs and bonds are written as they are now."""
+        self.config.mpo = description(self)
+        super().save_pretrained(*args, **kwargs)
+
+
+@cache
+def mpo_class(plain: type) -> type:
+    """MPOBertConfig of BertConfig, MPOBertModel of BertModel, and so on."""
+    if issubclass(plain, PreTrainedConfig):
+        bases, members = (plain,), {"model_type": PREFIX + plain.model_type}
+    else:
+        bases, members = (MPOModel, plain), {"config_class": mpo_class(plain.config_class)}
+    return type(f"MPO{plain.__name__}", bases, {**members, "__module__": __name__})
+
+
+@cache
+def register() -> None:
+    """Make configs and models known to the Auto classes, once."""
+    for model_type in MODEL_TYPES:
+        plain = type(AutoConfig.for_model(model_type))
+        config = mpo_class(plain)
+        AutoConfig.register(config.model_type, config)
+        for auto in (getattr(transformers, name) for name in HEADS):
+            auto.register(config, mpo_class(auto._model_mapping[plain]))
+
+
+def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module]) -> None:
+    """Put layers in the places of others, in all of them where one is shared, and make the model's class fit.
+
+    An output layer that was tied to an embedding stays tied to it.
+    """
+    tied = _output_layer(model)
+    embedding = model.get_input_embeddings()
+    if tied is not None and embedding in layers:
+        new = layers[embedding]
+        if isinstance(new, MPOEmbedding):
+            layers[tied] = TiedLinear(new, tied.bias)
+        else:
+            layers[tied] = nn.Linear(new.embedding_dim, new.num_embeddings, bias=False)
+            layers[tied].weight, layers[tied].bias = new.weight, tied.bias
+    for name, old in list(model.named_modules(remove_duplicate=False)):
+        if old in layers:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layers[old])
+    mpo = any(isinstance(module, MPOLayer) for module in model.modules())
+    for thing in (model.config, *model.modules()):
+        if isinstance(thing, PreTrainedConfig | PreTrainedModel):
+            plain = next(cls for cls in type(thing).__mro__ if cls.__module__ != __name__)
+            thing.__class__ = mpo_class(plain) if mpo else plain
+    if mpo:
+        register()
+        model.config.mpo = description(model)
+    elif hasattr(model.config, "mpo"):
+        del model.config.mpo
+    _forget_ties(model)
+
+
+def description(model: PreTrainedModel) -> dict[str, dict]:
+    """Legs, padding and bonds of every MPO layer, by the name that it has in a model with a head."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, MPOLayer):
+            mpo = module.mpo
+            sides = {"in_legs": mpo.shape.in_legs, "out_legs": mpo.shape.out_legs, "padding": mpo.padding}
+            full_name = f"{model.base_model_prefix}.{name}" if model.base_model is model else name
+            found[full_name] = {key: list(value) for key, value in {**sides, "bonds": mpo.bonds}.items()}
+    return found
+
+
+def _output_layer(model: PreTrainedModel) -> nn.Module | None:
+    """The output layer whose weight is the embedding's, if there is one."""
+    output = model.get_output_embeddings()
+    tied = output is not None and getattr(model.config, "tie_word_embeddings", False)
+    return output if tied else None
+
+
+def _forget_ties(model: PreTrainedModel) -> None:
+    """Strike those parameters from transformers' list of tied ones that no longer exist; put all others back."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            there = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+            ties = type(module)._tied_weights_keys or {}
+            module._tied_weights_keys = {to: of for to, of in ties.items() if {to, of} <= there}
+            module.all_tied_weights_keys = module.get_expanded_tied_weights_keys(all_submodels=True)
+
+
+def _described(model: PreTrainedModel, config: PreTrainedConfig) -> Iterator[tuple[nn.Module, Shape, tuple[int, ...]]]:
+    """The modules that a config says are MPOs, with shape and bonds. A head's are left out where the head is not there."""
+    if not isinstance(getattr(config, "mpo", None), dict) or not config.mpo:
+        raise ValueError(
+            f"the config of an MPO model says by `mpo` which matrices are MPOs, this one has {config.mpo!r}"
+        )
+    modules = dict(model.named_modules())
+    prefix = f"{model.base_model_prefix}."
+    for full_name, numbers in config.mpo.items():
+        name = full_name.removeprefix(prefix) if model.base_model is model else full_name
+        module = modules.get(name)
+        if module is None and re.search(r"pooler", name):  # some heads need none
+            continue
+        if not isinstance(module, nn.Linear | nn.Embedding):
+            raise ValueError(f"the config says that {full_name} is an MPO, {type(model).__name__} has no such matrix")
+        try:
+            shape = Shape(numbers["in_legs"], numbers["out_legs"], tuple(numbers["padding"]))
+            bonds = shape.one_for_each(numbers["bonds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the config's legs and bonds of {full_name} make no MPO: {error}") from error
+        rows, columns = module.weight.shape if isinstance(module, nn.Embedding) else reversed(module.weight.shape)
+        if (shape.in_size, shape.out_size) != (rows, columns):
+            raise ValueError(
+                f"the config's legs of {full_name} make a matrix of {shape.in_size} x {shape.out_size}, the model's has "
+                f"{rows} x {columns}"
+            )
+        yield module, shape, bonds
+
+
+def _check_files(cls: type, config: PreTrainedConfig, path: str, where: dict) -> None:
+    """Compare the tensors in the files with those that the config calls for, before any memory is taken for either."""
+    stored = _stored_shapes(path, where)
+    numbers = sum(map(math.prod, stored.values()))
+    for name, value in config.to_dict().items():
+        limit = len(stored) if re.search("layers|groups|num$|num_feed", name) else MOST_PER_NUMBER * numbers
+        if isinstance(value, int) and value > limit:
+            raise ValueError(
+                f"{path} holds {len(stored)} tensors with {numbers:,} numbers, its config asks for {name} {value:,}: one of "
+                "the two is not what was saved"
+            )
+    with torch.device("meta"):
+        model = cls(config)
+    needed = {name: tuple(tensor.shape) for name, tensor in model.base_model.named_parameters()}
+    prefix = f"{cls.base_model_prefix}."
+    stored = {name.removeprefix(prefix): shape for name, shape in stored.items()}
+    wrong = [name for name, shape in needed.items() if stored.get(name) != shape and not name.startswith("pooler")]
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"{path} must hold the encoder that its config describes; {len(wrong)} tensors are missing or of another shape, the "
+            f"first is {first}: {stored.get(first, 'missing')}, not {needed[first]}"
+        )
+
+
+def _stored_shapes(path: str, where: dict) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a checkpoint's safetensors files, from their headers."""
+    index = cached_file(path, f"{WEIGHTS}.index.json", **where, _raise_exceptions_for_missing_entries=False)
+    files = [WEIGHTS]
+    if index is not None:
+        files = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
+    shapes = {}
+    for name in files:
+        file = cached_file(path, name, **where, _raise_exceptions_for_missing_entries=False)
+        if file is None:
+            raise ValueError(f"an MPO model is read from safetensors files only, {path} has no {name}")
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                shapes |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{file} is no whole safetensors file: {error}") from error
+    return shapes
