@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def fingerprint(model: "PreTrainedModel", n_cores: int, max_bond: int | None) -> str:
-    """SHA-256 of the dense encoder, before it is compressed, and of how a light run would compress it.
+def fingerprint(model: "PreTrainedModel", how: str = "") -> str:
+    """SHA-256 of an encoder as it was loaded, and of how it will be compressed or truncated.
 
-    Not of the cores: they differ in the last digits from machine to machine.
+    Not of the cores that come out: they differ in the last digits from machine to machine.
     """
-    digest = hashlib.sha256(f"cores {n_cores}, bond {max_bond}".encode())
+    digest = hashlib.sha256(how.encode())
     for name, tensor in sorted(model.base_model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
@@ -67,14 +67,7 @@ def load_task_file(model: nn.Module, base: str, path: Path) -> None:
     ValueError
         If the file is no whole safetensors file, belongs to another base, or holds other tensors than the model trains.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            found_base = (file.metadata() or {}).get("base")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-    except SafetensorError as error:
-        raise ValueError(f"a task file is a whole safetensors file, {path} is not: {error}") from error
-    if found_base != base:
-        raise ValueError(f"{path} belongs to the base {str(found_base)[:12]}, not to {base[:12]}; train this one anew")
+    tensors = _read_task(base, path)
     expected = {name: tuple(tensor.shape) for name, tensor in trained_tensors(model).items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
@@ -83,3 +76,60 @@ def load_task_file(model: nn.Module, base: str, path: Path) -> None:
             f"{path} must hold the tensors that the model trains; these differ: {', '.join(differing[:5])}"
         )
     model.load_state_dict(tensors, strict=False)
+
+
+class SharedBase:
+    """One compressed model in memory, and the tasks that were trained over it, switched in place.
+
+    Parameters
+    ----------
+    model : a transformers model
+        A classifier with MPO layers, as it was loaded or prepared, before any task was put into it.
+    base : str, optional
+        Its `fingerprint`, as `finetune.prepare` gives it. Without one, that of a model that was saved with its MPOs and loaded.
+    """
+
+    def __init__(self, model: "PreTrainedModel", base: str | None = None):
+        self.model = model
+        self.base = fingerprint(model) if base is None else base
+        self._untrained: dict[str, Tensor] = {}
+
+    def switch(self, path: Path) -> None:
+        """Put a task's tensors into the model, its head included, and the base's own back where this task has none.
+
+        Raises
+        ------
+        ValueError
+            If the file is no whole safetensors file, belongs to another base, or does not fit it.
+        """
+        tensors = _read_task(self.base, path)
+        inside = f"{self.model.base_model_prefix}."
+        parameters = dict(self.model.named_parameters())
+        for name, tensor in tensors.items():
+            found = parameters.get(name)
+            if found is None or (name.startswith(inside) and found.shape != tensor.shape):
+                shape = "no such tensor" if found is None else tuple(found.shape)
+                raise ValueError(f"{path} does not fit the base: {name} is {tuple(tensor.shape)}, there is {shape}")
+        with torch.no_grad():
+            for name, tensor in {**self._untrained, **tensors}.items():
+                if name.startswith(inside):
+                    self._untrained.setdefault(name, parameters[name].detach().clone())
+                    parameters[name].copy_(tensor)
+                else:  # a head has as many rows as its task has classes
+                    parameters[name].data = tensor.to(parameters[name])
+        *_, output = (name for name in parameters if name.endswith(".weight") and not name.startswith(inside))
+        classes = len(parameters[output])
+        self.model.get_submodule(output.removesuffix(".weight")).out_features = classes
+        self.model.num_labels = self.model.config.num_labels = classes
+
+
+def _read_task(base: str, path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = (file.metadata() or {}).get("base")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+    except SafetensorError as error:
+        raise ValueError(f"a task file is a whole safetensors file, {path} is not: {error}") from error
+    if found != base:
+        raise ValueError(f"{path} belongs to the base {str(found)[:12]}, not to {base[:12]}; train this one anew")
+    return tensors

@@ -25,6 +25,9 @@ class RunConfig:
     rest : {"head", "all"}
         What light fine-tuning trains besides auxiliary cores: the classifier, or all that is no central core. Without
         effect on "full".
+    matrices : str, optional
+        Which matrices become MPOs, as words of `families.matrices` with commas between. None takes attention, feed-forward
+        and pooler: the paper's, but for the embedding, which is half of the embedded model and needs no training here.
     cores : int
         Cores of each MPO. 5 is the paper's choice; any number from 2 works.
     bond : int, optional
@@ -58,6 +61,7 @@ class RunConfig:
     task: str = "rotten_tomatoes"
     method: str = "light"
     rest: str = "head"
+    matrices: str | None = None
     cores: int = 5
     bond: int | None = None
     seed: int = 0

@@ -17,9 +17,10 @@ from transformers import DataCollatorWithPadding
 from mpo_tutorial import checkpoint, results
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.data import Task, load_task, tokenise
-from mpo_tutorial.layers import cached
+from mpo_tutorial.families import USUAL_PARTS
+from mpo_tutorial.layers import cached, mpo_layers
 from mpo_tutorial.ledger import Ledger
-from mpo_tutorial.model import compress, count, freeze_central, load_classifier
+from mpo_tutorial.model import compress, count, freeze_central, load_classifier, truncate
 from mpo_tutorial.sources import model_path
 from mpo_tutorial.training import train
 
@@ -60,11 +61,31 @@ def prepare(config: RunConfig) -> Prepared:
     task = load_task(config.task)
     task.train(config.train_size)
     model, tokenizer = load_classifier(model_path(config.model), len(task.label_names), config.seed)
-    base, ledger = checkpoint.fingerprint(model, config.cores, config.bond), None
-    if config.method == "light":
-        ledger = compress(model, config.cores, config.bond)
+    how = f"cores {config.cores}, bond {config.bond}" + (f", matrices {config.matrices}" if config.matrices else "")
+    layers, ledger = mpo_layers(model), None
+    base = checkpoint.fingerprint(model, "" if layers and config.bond is None else how)
+    if layers:
+        _use_as_it_is(config, len(layers[0].cores))
+        if config.bond is not None:
+            truncate(model, config.bond)
+        ledger = Ledger.of(model)
+    elif config.method == "light":
+        ledger = compress(
+            model, config.cores, config.bond, config.matrices.split(",") if config.matrices else USUAL_PARTS
+        )
+    if ledger is not None:
         freeze_central(model, config.rest)
     return Prepared(config, task, model.to(device), tokenizer, base, ledger)
+
+
+def _use_as_it_is(config: RunConfig, cores: int) -> None:
+    """Refuse what cannot be done to a model that was loaded with MPO layers."""
+    if config.method != "light":
+        raise ValueError(f"{config.model} is compressed; full fine-tuning is for the dense model, take --method light")
+    if config.matrices is not None or config.cores != cores:
+        raise ValueError(
+            f"{config.model} is compressed, with {cores} cores an MPO: leave out --matrices and give --cores {cores}"
+        )
 
 
 def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:

@@ -36,7 +36,9 @@ def quiet_transformers():
 
 
 def load_classifier(path: str, n_labels: int, seed: int) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A pretrained encoder with a new classifier on top, seeded, and its tokenizer.
+    """A pretrained encoder with a classifier on top, and its tokenizer.
+
+    The classifier is new and seeded, unless the files hold one for as many labels.
 
     Parameters
     ----------
@@ -53,11 +55,22 @@ def load_classifier(path: str, n_labels: int, seed: int) -> tuple["PreTrainedMod
     set_seed(seed)
     try:
         with quiet_transformers():
-            model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=n_labels, use_safetensors=True)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                path, num_labels=n_labels, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+            )
             tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is no model that can be loaded for classification: {first_line}") from error
+    unread = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
+    unread = sorted(
+        name for name in unread if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name
+    )
+    if unread:
+        raise ValueError(
+            f"the files in {path} must hold the encoder that the config describes; {len(unread)} tensors are missing or of "
+            f"another shape, the first is {unread[0]}"
+        )
     # BERT's classifier takes no num_items_in_batch, though its signature says so; transformers 5.23 would then sum the
     # gradients of accumulated batches where it must average them.
     model.accepts_loss_kwargs = False

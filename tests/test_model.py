@@ -1,7 +1,9 @@
 import copy
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mpo_tutorial.layers import MPOLinear, cached, mpo_layers
@@ -135,3 +137,13 @@ def test_a_side_that_does_not_split_is_padded_and_said_to_be():
     assert {row.padding for row in ledger.rows} == {(0, 0), (0, 3), (3, 0)}
     assert sum("padded by 0.3" in line[1] for line in ledger.cells()) == 1
     assert ledger.dense == 5 * 24**2 + 2 * 24 * 97
+
+
+def test_an_encoder_with_tensors_missing_or_of_another_shape_is_refused(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    name = "encoder.layer.1.output.dense.weight"
+    for changed in ({**tensors, name: torch.zeros(24, 59)}, {key: t for key, t in tensors.items() if key != name}):
+        save_file(changed, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match=f"1 tensors are missing or of another shape, the first is bert.{name}"):
+            load_classifier(str(folder), 2, seed=0)
