@@ -18,7 +18,8 @@ from mpo_tutorial.config import RunConfig
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(".")[0]
 )
-console = Console()
+WIDE = 200  # a file or a pipe has no edge at which a table must break
+console = Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def _number(kind: type, name: str):
@@ -40,6 +41,12 @@ Task = Annotated[
 Bond = Annotated[
     int | None,
     typer.Option(parser=WHOLE, metavar="INTEGER", help="Cap on every bond dimension. Without it nothing is truncated."),
+]
+Matrices = Annotated[
+    str | None,
+    typer.Option(
+        help="all, embedding, attention, feed-forward, pooler, projection, query, ..., patterns of names; commas between."
+    ),
 ]
 Cores = Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Cores of each MPO.")]
 Seed = Annotated[
@@ -106,6 +113,10 @@ def finetune(
     model: Model = RunConfig.model,
     task: Task = RunConfig.task,
     method: Annotated[str, typer.Option(help="light (auxiliary cores) or full (the dense model).")] = RunConfig.method,
+    rest: Annotated[
+        str, typer.Option(help="Besides: head (the classifier), or all but central cores.")
+    ] = RunConfig.rest,
+    matrices: Matrices = RunConfig.matrices,
     bond: Bond = RunConfig.bond,
     cores: Cores = RunConfig.cores,
     seed: Seed = RunConfig.seed,
@@ -123,6 +134,53 @@ def finetune(
     record = run(prepare(config), out, resume=resume)
     _print_table(results.TABLE_HEAD, [results.row_of_run(results.METHOD_NAMES[method], record).cells()])
     console.print(f"Record: {out / 'record.json'}   Trained tensors: {out / 'task.safetensors'}")
+
+
+@app.command()
+def compress(
+    models: Annotated[
+        list[str] | None, typer.Argument(help='"minilm", a local folder, a name on the hub; with --report several.')
+    ] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option(help="A config.json instead of a model: enough for --report.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Only the ledger, a line a matrix, and what of the model would be trained.")
+    ] = False,
+    matrices: Matrices = None,
+    cores: Cores = RunConfig.cores,
+    bond: Bond = RunConfig.bond,
+    out: Out = Path("runs/compress"),
+):
+    """Make a model's matrices MPOs and save it; or print and draw what that would give (--report)."""
+    from mpo_tutorial.report import known, look_at, save_compressed
+
+    names = [*(models or ()), *map(str, config or ())]
+    if not names or (not report and (len(names) > 1 or config)):
+        raise ValueError(
+            f"compress takes one model, --report models or configs; got {len(names)}. Without a network it knows "
+            f"{', '.join(known())}"
+        )
+    which = matrices.split(",") if matrices else None
+    if not report:
+        _require_writable(out)
+        ledger = save_compressed(names[0], out, cores, bond, which)
+        _print_table(ledger.HEAD, ledger.cells())
+        console.print(f"Saved: {out}   After `import mpo_tutorial` it is loaded by transformers' Auto classes.")
+        return
+    views = [look_at(name, cores, bond, which) for name in names]
+    _require_writable(out)
+    for view in views:
+        console.print(f"\n{view.name}")
+        _print_table(view.ledger.MATRIX_HEAD, view.ledger.matrix_cells())
+        console.print(f"Picture: {view.draw(out)}")
+    console.print("\nWhat light fine-tuning trains, classifiers not counted:")
+    _print_table(views[0].trained.HEAD, [view.trained.cells() for view in views])
+    for name, fewer in (("auxiliary cores alone", "auxiliary"), ("rest=all", "everything")):
+        shares = [1 - getattr(view.trained, fewer) / view.trained.dense for view in views]
+        console.print(
+            f"Fewer parameters to train, mean over {len(shares)}, {name}: {100 * sum(shares) / len(shares):.1f} %"
+        )
 
 
 @app.command()

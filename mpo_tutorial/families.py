@@ -12,10 +12,11 @@ from mpo_tutorial.layers import MPOLayer
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-# What the paper calls embedding, attention, feed-forward; and what it does not speak of: the pooler, and the projections by
-# which ALBERT and MobileBERT go from one width to another.
+# What the paper decomposes (its counts say that the pooler is among it), and the projections by which ALBERT and MobileBERT go
+# from one width to another, of which it does not speak.
 PARTS = ("embedding", "attention", "feed-forward", "pooler", "projection")
-USUAL_PARTS = ("attention", "feed-forward", "pooler")
+PAPERS_PARTS = ("embedding", "attention", "feed-forward", "pooler")
+USUAL_PARTS = PAPERS_PARTS[1:]
 
 # How the name of a matrix ends, its kind, its part; the first that fits. {} takes the number that the pattern finds.
 _PLACES = (

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from mpo_tutorial.families import place
 from mpo_tutorial.layers import MPOLayer
 
 
@@ -39,6 +40,12 @@ class Row:
             padding=mpo.padding,
         )
 
+    @property
+    def label(self) -> str:
+        """Layer and kind: "3 query"."""
+        where = place(self.name)
+        return where.kind if where.layer is None else f"{where.layer} {where.kind}"
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -54,6 +61,13 @@ class Ledger:
         """Of a model that has MPO layers already, shared ones once; what its matrices were is not known any more."""
         named = ((name, module) for name, module in model.named_modules() if isinstance(module, MPOLayer))
         return cls(tuple(Row.of(name, layer, None) for name, layer in named))
+
+    def by_kind(self) -> dict[str, "Ledger"]:
+        """The matrices of all layers together, query, key and so on each for itself."""
+        kinds: dict[str, list[Row]] = {}
+        for row in self.rows:
+            kinds.setdefault(place(row.name).kind.partition(",")[0], []).append(row)
+        return {kind: Ledger(tuple(rows)) for kind, rows in kinds.items()}
 
     @property
     def dense(self) -> int:
@@ -96,15 +110,54 @@ class Ledger:
 
     def matrix_cells(self) -> list[tuple[str, ...]]:
         """The ledger as text under `MATRIX_HEAD`: a line a matrix, the sum last."""
-        return [*(Ledger((row,))._line(row.name) for row in self.rows), self._line("total", total=True)]
+        return [*(Ledger((row,))._line(row.label) for row in self.rows), self._line("total", total=True)]
 
     def _line(self, first: str, total: bool = False) -> tuple[str, ...]:
         row, error = self.rows[0], self.largest_error
+        shown = "" if error is None else f"{error:.0e}" if error < 1e-3 else f"{error:.3f}"
         legs, bonds = ("", "") if total else (f"{_dotted(row.in_legs)} x {_dotted(row.out_legs)}", _dotted(row.bonds))
         if any(row.padding) and not total:
             legs += f", padded by {_dotted(row.padding)}"
         millions = (f"{number / 1e6:.2f} M" for number in (self.dense, self.central, self.auxiliary))
-        return first, legs, bonds, *millions, f"{self.ratio:.3f}", "" if error is None else f"{error:.0e}"
+        return (
+            first,
+            legs,
+            bonds,
+            *millions,
+            f"{self.ratio:.3f}",
+            "" if error is None else f"{error:.0e}" if error < 1e-3 else f"{error:.3f}",
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What light fine-tuning of a model trains, counted in its encoder: a classifier's size depends on the task.
+
+    Parameters
+    ----------
+    dense, total : int
+        All parameters before and after the matrices became MPOs.
+    auxiliary : int
+        Those of the auxiliary cores, which `rest="head"` trains.
+    everything : int
+        All but the central cores, which `rest="all"` trains.
+    """
+
+    HEAD: ClassVar = ("model", "dense", "as MPOs", "auxil.", "of dense", "rest=all", "of dense")
+
+    name: str
+    dense: int
+    total: int
+    auxiliary: int
+    everything: int
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text under `HEAD`."""
+        dense, total, auxiliary, everything = (
+            f"{number / 1e6:.2f} M" for number in (self.dense, self.total, self.auxiliary, self.everything)
+        )
+        shares = (f"{100 * number / self.dense:.1f} %" for number in (self.auxiliary, self.everything))
+        return self.name, dense, total, auxiliary, next(shares), everything, next(shares)
 
 
 def _dotted(numbers: tuple[int, ...]) -> str:

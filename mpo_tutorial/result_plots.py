@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from mpo_tutorial.ledger import Ledger
 from mpo_tutorial.plots import BLUE, GREEN, GREY, ORANGE, styled
 from mpo_tutorial.results import TableRow, replacing
 
@@ -128,6 +130,23 @@ def kept(ax: Axes, whole: dict, chosen: dict, entropy: float) -> Axes:
     ax.set_xlim(0, 118)
     ax.set_title("What the cut keeps")
     ax.set_xlabel("% of what it was at full bond")
+    ax.set_ylabel("")
+    return ax
+
+
+def ledger(ax: Axes, parts: dict[str, Ledger]) -> Axes:
+    """A bar for each part of a ledger: its central and auxiliary numbers, and a mark where the dense matrices end."""
+    names, tables = list(parts), list(parts.values())
+    central, auxiliary, dense = (
+        np.array([getattr(table, name) for table in tables]) / 1e6 for name in ("central", "auxiliary", "dense")
+    )
+    ax.barh(names, central, color=ORANGE, label="central cores")
+    ax.barh(names, auxiliary, left=central, color=GREEN, label="auxiliary cores")
+    ax.plot(dense, names, "|", color="black", ms=16, mew=2.5, label="dense matrix")
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.legend(loc="best")
+    ax.set_title("What each matrix holds")
+    ax.set_xlabel("parameters (millions)")
     ax.set_ylabel("")
     return ax
 

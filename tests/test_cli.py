@@ -1,6 +1,7 @@
 """The command itself, in processes of its own: exit statuses, one-line refusals, interruption, a full disk."""
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -36,6 +37,13 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["finetune", "--method", "lora"], "method is one of light, full, got 'lora'"),
         (["finetune", "--out", "file/below"], "the output folder must be writable, file/below is not"),
         (["finetune", "--frobnicate"], "No such option: --frobnicate"),
+        (["compress"], "compress takes one model, --report models or configs; got 0"),
+        (["compress", "minilm", "minilm"], "compress takes one model, --report models or configs; got 2"),
+        (["compress", "--report", "--config", "none.json"], "there is no file none.json"),
+        (
+            ["compress", "--report", "albert-base-v2", "--matrices", "quary"],
+            "or by a pattern such as '*.layer.0.*', got 'quary'",
+        ),
         (["fintune"], "No such command 'fintune'"),
     ],
 )
@@ -185,6 +193,36 @@ def test_two_at_once_in_one_folder(mpo_tutorial_command, tmp_path, tiny_model, t
         first.kill()
         first.wait()
     assert "one run at a time works in a folder" in line
+
+
+def test_compress_saves_a_model_that_finetune_takes(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
+    done = mpo_tutorial_command(
+        "compress", tiny_model, "--bond", 8, "--matrices", "all", "--out", "small", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Saved: small" in done.stdout
+    options = ["--model", "small", "--task", tiny_task, "--train-size", 96, "--epochs", 1, "--out", "run", *QUICK]
+    done = mpo_tutorial_command("finetune", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    assert record["parameters"]["trained"] < record["parameters"]["total"] / 2
+    assert "small is compressed" in refusal(
+        mpo_tutorial_command("finetune", *options, "--method", "full", cwd=tmp_path)
+    )
+
+
+def test_compress_reports_without_weights(mpo_tutorial_command, tmp_path):
+    done = mpo_tutorial_command("compress", "--report", "albert-base-v2", "distilbert-base-uncased", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "0 feed-forward in  3.4.4.4.4 x 4.4.8.6.4    12.192.384.16 2.36 M  2.36 M  0.18 M 1.078" in done.stdout
+    assert [
+        line for line in lines if re.match(r"albert-base-v2 +11.68 M +12.69 M +1.01 M +8.6 % +1.19 M +10.2 %", line)
+    ]
+    assert {path.name for path in (tmp_path / "runs/compress").iterdir()} == {
+        "ledger-albert-base-v2.png",
+        "ledger-distilbert-base-uncased.png",
+    }
 
 
 def test_report_prints_the_shipped_comparison(mpo_tutorial_command, tmp_path):

@@ -1,0 +1,98 @@
+"""What the command `compress` does: a model's ledger, with or without its weights, and the compressed model in a folder."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from mpo_tutorial import result_plots
+from mpo_tutorial.families import KNOWN, PAPERS_PARTS, USUAL_PARTS, known_config
+from mpo_tutorial.ledger import Ledger, Trained
+from mpo_tutorial.model import compress, count, freeze_central, load_classifier, outline, quiet_transformers
+from mpo_tutorial.plots import styled
+from mpo_tutorial.sources import EMBEDDED_MODELS, model_path
+
+INCHES_PER_MATRIX = 0.3
+
+
+@dataclass(frozen=True)
+class View:
+    """A model's ledger and what of it would be trained."""
+
+    name: str
+    ledger: Ledger
+    trained: Trained
+
+    def draw(self, folder: Path) -> Path:
+        """Write the ledger as a picture, a bar a matrix."""
+        with styled(1, (12, 2 + INCHES_PER_MATRIX * len(self.ledger.rows))) as (figure, (ax,)):
+            result_plots.ledger(ax, {row.label: Ledger((row,)) for row in self.ledger.rows})
+            ax.set_title(self.name)
+        path = folder / f"ledger-{re.sub(r'[^A-Za-z0-9.-]+', '-', self.name)}.png"
+        result_plots.save(
+            figure, path, f"Central and auxiliary numbers of the {len(self.ledger.rows)} matrices of {self.name}"
+        )
+        return path
+
+
+def known() -> tuple[str, ...]:
+    """Models whose ledger needs no network."""
+    return (*EMBEDDED_MODELS, *KNOWN)
+
+
+def look_at(name: str, n_cores: int = 5, max_bond: int | None = None, which: Sequence[str] | None = None) -> View:
+    """A model's ledger.
+
+    Parameters
+    ----------
+    name : str
+        One of `families.KNOWN`, whose config is enough; the path of a config.json; or what `sources.model_path` takes, then with
+        the weights, for the errors.
+    which : sequence of str, optional
+        As in `families.matrices`; without it what the paper decomposes: embedding, attention, feed-forward, pooler.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ConnectionError
+        As in `model_path`, `load_classifier`, `compress`; or if a file is no config.
+    """
+    if name in KNOWN:
+        model = outline(known_config(name))
+    elif name.endswith(".json"):
+        model = outline(_config(name))
+    else:
+        model, _ = load_classifier(model_path(name), 2, seed=0)
+    dense = count(model.base_model)
+    ledger = compress(model, n_cores, max_bond, which or PAPERS_PARTS)
+    freeze_central(model, "all")
+    total, everything = count(model.base_model), count(model.base_model, trained_only=True)
+    return View(name, ledger, Trained(name, dense, total, ledger.auxiliary, everything))
+
+
+def save_compressed(
+    name: str, out: Path, n_cores: int = 5, max_bond: int | None = None, which: Sequence[str] | None = None
+) -> Ledger:
+    """Compress a model and write it with its tokenizer to a folder. Errors as in `look_at`, and OSError."""
+    model, tokenizer = load_classifier(model_path(name), 2, seed=0)
+    ledger = compress(model, n_cores, max_bond, which or USUAL_PARTS)
+    try:
+        with quiet_transformers():
+            model.save_pretrained(out)
+            tokenizer.save_pretrained(out)
+    except SafetensorError as error:  # how a full disk is reported
+        raise OSError(f"could not write the model to {out}: {error}") from error
+    return ledger
+
+
+def _config(path: str):
+    from transformers import AutoConfig
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}; give the config.json of a model")
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} is no config.json of a model that transformers knows: {first_line}") from error

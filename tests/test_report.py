@@ -1,0 +1,59 @@
+import json
+import re
+
+import pytest
+from matplotlib.image import imread
+from transformers import AutoModelForSequenceClassification
+
+from mpo_tutorial.layers import mpo_layers
+from mpo_tutorial.model import count, outline
+from mpo_tutorial.report import look_at, save_compressed
+
+
+def test_a_config_is_enough(tiny_config, tmp_path):
+    config = tiny_config("albert")
+    config.save_pretrained(tmp_path)
+    view = look_at(str(tmp_path / "config.json"), n_cores=3)
+    dense = outline(config).base_model
+    assert view.trained.dense == count(dense)
+    assert view.trained.total == count(dense) + view.ledger.total - view.ledger.dense
+    assert view.trained.auxiliary == view.ledger.auxiliary
+    in_matrices = sum(dense.get_submodule(row.name.removeprefix("albert.")).weight.numel() for row in view.ledger.rows)
+    assert view.trained.everything == count(dense) - in_matrices + view.ledger.auxiliary
+    assert view.ledger.largest_error is None
+
+
+def test_with_weights_the_errors_are_there(tiny_model):
+    assert look_at(tiny_model, max_bond=4).ledger.largest_error > 0.1
+    assert look_at(tiny_model).ledger.largest_error < 1e-5
+
+
+def test_the_picture_has_a_bar_for_every_matrix(tiny_model, tmp_path):
+    view = look_at(tiny_model, n_cores=3)
+    path = view.draw(tmp_path)
+    assert path.name.startswith("ledger-")
+    height = imread(path).shape[0]
+    some = look_at(tiny_model, n_cores=3, which=["pooler"])
+    assert height - imread(some.draw(tmp_path)).shape[0] > 20 * (len(view.ledger.rows) - 1)
+
+
+def test_kinds_of_all_layers_add_up(tiny_model):
+    ledger = look_at(tiny_model, n_cores=3).ledger
+    kinds = ledger.by_kind()
+    assert len(kinds["query"].rows) == 2
+    assert sum(part.total for part in kinds.values()) == ledger.total
+
+
+def test_the_folder_of_a_compressed_model_is_loaded_again(tiny_model, tmp_path):
+    ledger = save_compressed(tiny_model, tmp_path, n_cores=3, max_bond=4, which=["attention"])
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert sum(layer.mpo.n_params for layer in mpo_layers(model)) == ledger.total
+
+
+def test_files_that_are_no_configs_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape("config.json of a model")):
+        look_at(str(tmp_path / "none.json"))
+    for content in ("no JSON", "{}", json.dumps({"model_type": "unheard-of"})):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=re.escape("is no config.json of a model that transformers knows: ")):
+            look_at(str(tmp_path / "config.json"))
