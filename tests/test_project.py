@@ -26,7 +26,19 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
 ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "config", "results"]
-ORDER += ["sources", "data", "model", "checkpoint", "training", "finetune", "tradeoff", "compare", "plots"]
+ORDER += [
+    "metrics",
+    "glue",
+    "sources",
+    "data",
+    "model",
+    "checkpoint",
+    "training",
+    "finetune",
+    "tradeoff",
+    "compare",
+    "plots",
+]
 ORDER += ["result_plots", "notebook", "explorers", "model_explorers", "widgets", "demo", "bench", "bench_tables"]
 ORDER += ["doctor", "cli"]
 
