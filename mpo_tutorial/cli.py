@@ -251,7 +251,7 @@ def main() -> None:
     click_error = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
     try:
         code = app(standalone_mode=False)
-        if code == 130:  # newer versions of Typer swallow Ctrl-C and return this
+        if code == 130:  # what Typer makes of Ctrl-C, without a word
             raise KeyboardInterrupt
     except click_error as error:
         code = _refuse(f"{error.format_message().rstrip('.')}; --help lists what there is")
