@@ -36,7 +36,11 @@ WHOLE, REAL = _number(int, "an integer"), _number(float, "a number")
 
 Model = Annotated[str, typer.Option(help='"minilm" (embedded), a local folder, or a name on the hub.')]
 Task = Annotated[
-    str, typer.Option(help='"rotten_tomatoes" (embedded), or a .csv or .parquet file with text and label.')
+    str,
+    typer.Option(
+        help='"rotten_tomatoes" or "imdb" (embedded), "glue/rte" or another of GLUE (hub), or a .csv or .parquet file '
+        "with text and label."
+    ),
 ]
 Bond = Annotated[
     int | None,
@@ -132,7 +136,10 @@ def finetune(
     from mpo_tutorial.finetune import prepare, run
 
     record = run(prepare(config), out, resume=resume)
-    _print_table(results.TABLE_HEAD, [results.row_of_run(results.METHOD_NAMES[method], record).cells()])
+    metric = next(iter(results.measured(record["test"])))
+    row = results.row_of_run(results.METHOD_NAMES[method], record, metric)
+    _print_table(results.table_head(metric), [row.cells()])
+    console.print(f"Measured: {results.sentence_on_metrics(record)}", soft_wrap=True)
     console.print(f"Record: {out / 'record.json'}   Trained tensors: {out / 'task.safetensors'}")
 
 
@@ -302,6 +309,8 @@ def main() -> None:
     click_error = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
     try:
         code = app(standalone_mode=False)
+        if code == 130:  # what Typer makes of Ctrl-C, without a word
+            raise KeyboardInterrupt
     except click_error as error:
         code = _refuse(f"{error.format_message().rstrip('.')}; --help lists what there is")
     except (typer.Abort, KeyboardInterrupt):

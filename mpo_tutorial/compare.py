@@ -8,6 +8,7 @@ import numpy as np
 
 from mpo_tutorial import results
 from mpo_tutorial.config import RunConfig
+from mpo_tutorial.data import require_classes
 from mpo_tutorial.finetune import finished, locked, prepare, run
 
 # Five rates for each, spaced alike, around what first trials found to work.
@@ -41,7 +42,13 @@ def compare(
     Returns
     -------
     dict : the record, every run of the grids included
+
+    Raises
+    ------
+    ValueError
+        If the task has no classes, or as in `prepare` and `run`.
     """
+    require_classes(base.task)
 
     def one(config: RunConfig, folder: Path, splits: tuple[str, ...]) -> dict:
         record = finished(config, folder) if resume else None

@@ -19,7 +19,8 @@ class RunConfig:
     model : str
         "minilm" (embedded), a local folder, or a name on the hub.
     task : str
-        "rotten_tomatoes" (embedded), or a CSV or Parquet file with the columns text and label.
+        "rotten_tomatoes" or "imdb" (embedded), "glue/rte" or another of GLUE, or a CSV or Parquet file with the columns
+        text and label.
     method : {"light", "full"}
         "light": the matrices become MPOs, central cores stay frozen. "full": the dense model, everything trained.
     rest : {"head", "all"}

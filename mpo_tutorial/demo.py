@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from mpo_tutorial import result_plots, results
 from mpo_tutorial.config import RunConfig
+from mpo_tutorial.data import require_classes
 from mpo_tutorial.finetune import Prepared, evaluate, locked, prepare, run
 from mpo_tutorial.layers import mpo_layers
 from mpo_tutorial.ledger import Ledger
@@ -46,8 +47,9 @@ def demo(
 
     Raises
     ------
-    As `finetune.run`.
+    As `finetune.run`; a ValueError besides, if the task has no classes.
     """
+    require_classes(config.task)
     started = time.perf_counter()
     with locked(out):
         full = None

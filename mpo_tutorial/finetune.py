@@ -20,6 +20,7 @@ from mpo_tutorial.data import Task, load_task, tokenise
 from mpo_tutorial.families import USUAL_PARTS
 from mpo_tutorial.layers import cached, mpo_layers
 from mpo_tutorial.ledger import Ledger
+from mpo_tutorial.metrics import measure
 from mpo_tutorial.model import compress, count, freeze_central, load_classifier, truncate
 from mpo_tutorial.sources import model_path
 from mpo_tutorial.training import train
@@ -60,7 +61,7 @@ def prepare(config: RunConfig) -> Prepared:
     device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
     task = load_task(config.task)
     task.train(config.train_size)
-    model, tokenizer = load_classifier(model_path(config.model), len(task.label_names), config.seed)
+    model, tokenizer = load_classifier(model_path(config.model), task.outputs, config.seed)
     how = f"cores {config.cores}, bond {config.bond}" + (f", matrices {config.matrices}" if config.matrices else "")
     layers, ledger = mpo_layers(model), None
     base = checkpoint.fingerprint(model, "" if layers and config.bond is None else how)
@@ -88,8 +89,8 @@ def _use_as_it_is(config: RunConfig, cores: int) -> None:
         )
 
 
-def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
-    """Which sentences the model gets right.
+def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+    """What the model makes of each sentence.
 
     Parameters
     ----------
@@ -100,7 +101,8 @@ def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: 
 
     Returns
     -------
-    boolean array of shape (sentences,), in the dataset's order
+    array of shape (sentences,), in the dataset's order
+        The class of the largest logit; of a model with one output, that output.
     """
     order = np.argsort(dataset["length"], kind="stable")
     columns = [name for name in dataset.column_names if name != "length"]
@@ -108,16 +110,37 @@ def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: 
         dataset.select(order).select_columns(columns), EVALUATION_BATCH, collate_fn=DataCollatorWithPadding(tokenizer)
     )
     device = next(model.parameters()).device
-    right = []
+    found = []
     model.eval()
     with torch.inference_mode(), cached(model):
         for batch in tqdm(loader, desc=progress, disable=progress is None, leave=False):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            labels = batch.pop("labels")
-            right.append((model(**batch).logits.argmax(-1) == labels).cpu().numpy())
-    unsorted = np.empty(len(order), dtype=bool)
-    unsorted[order] = np.concatenate(right)
+            del batch["labels"]
+            logits = model(**batch).logits
+            found.append((logits.squeeze(-1) if logits.shape[-1] == 1 else logits.argmax(-1)).cpu().numpy())
+    found = np.concatenate(found)
+    unsorted = np.empty_like(found)
+    unsorted[order] = found
     return unsorted
+
+
+def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+    """Which sentences the model puts into the right class; parameters as in `predict`.
+
+    Returns
+    -------
+    boolean array of shape (sentences,), in the dataset's order
+
+    Raises
+    ------
+    ValueError
+        If the model has no classes, but one output.
+    """
+    if model.config.num_labels == 1:
+        raise ValueError(
+            "right and wrong need classes, this model has one output, a figure; take predict and its metrics"
+        )
+    return predict(model, dataset, tokenizer, progress) == np.asarray(dataset["labels"])
 
 
 @contextmanager
@@ -139,7 +162,7 @@ def run(
     *,
     resume: bool = False,
     progress: bool = True,
-    splits: tuple[str, ...] = ("validation", "test"),
+    splits: tuple[str, ...] | None = None,
     keep_weights: bool = True,
 ) -> dict:
     """Fine-tune a prepared model in place, evaluate it, and write `record.json` and `task.safetensors` to a folder.
@@ -150,8 +173,8 @@ def run(
         The run's own folder, made if it does not exist.
     resume : bool
         Go on where an interrupted run of the same config stopped. A finished one is read, not repeated.
-    splits : tuple of str
-        What to evaluate on after training.
+    splits : tuple of str, optional
+        What to evaluate on after training; None takes all but the training set.
     keep_weights : bool
         Keep the trained tensors, in `task.safetensors`.
 
@@ -185,9 +208,11 @@ def run(
         seconds = train(prepared.model, prepared.tokenizer, dataset, prepared.config, state, progress=progress)
         started = time.perf_counter()
         scores = {}
-        for split in splits:
+        for split in splits or [name for name in prepared.task.splits if name != "train"]:
             bar = f"evaluating on {split}" if progress else None
-            scores[split] = results.score(evaluate(prepared.model, prepared.dataset(split), prepared.tokenizer, bar))
+            tested = prepared.dataset(split)
+            predicted = predict(prepared.model, tested, prepared.tokenizer, bar)
+            scores[split] = measure(prepared.task.metrics, tested["labels"], predicted)
         record = {
             "kind": "finetune",
             **results.provenance(),

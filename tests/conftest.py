@@ -121,7 +121,7 @@ def tiny_task(tmp_path, tiny_rows) -> str:
     return str(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mpo_tutorial_command():
     """Run the installed command in a folder, with one thread; what it prints comes back as text."""
 

@@ -28,7 +28,8 @@ def refusal(done: subprocess.CompletedProcess) -> str:
     ("arguments", "message"),
     [
         (["demo", "--model", "no such model"], "unknown model 'no such model'"),
-        (["demo", "--task", "sentiment"], "unknown task 'sentiment': known are rotten_tomatoes"),
+        (["demo", "--task", "sentiment"], "unknown task 'sentiment': known are rotten_tomatoes, imdb, glue/sst2"),
+        (["demo", "--task", "glue/sst"], "unknown task 'glue/sst': GLUE has glue/sst2, glue/mnli"),
         (["demo", "--bond", "0"], "bond is an integer of at least 1, got 0"),
         (["demo", "--bond", "many"], "'--bond': an integer is needed, got 'many'"),
         (["demo", "--learning-rate", "fast"], "a number is needed, got 'fast'"),

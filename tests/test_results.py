@@ -10,6 +10,7 @@ import pytest
 from mpo_tutorial import results
 from mpo_tutorial.compare import GRIDS, MARGIN, summarise
 from mpo_tutorial.config import LEARNING_RATES
+from mpo_tutorial.metrics import METRICS, measure
 
 
 def test_wilson_interval_against_its_formula():
@@ -138,6 +139,40 @@ def test_paired_difference_is_paired():
     difference = summarise({"light": worse, "full": runs})["difference"]
     assert difference["mean"] == pytest.approx(-0.05)
     assert not difference["not_inferior"]
+
+
+RUN = {
+    "parameters": {"trained": 1_100_000, "total": 23_800_000},
+    "seconds": {"train": 160.0},
+    "stored_bytes": 4_400_000,
+    "validation": measure(["accuracy", "f1"], [0, 1, 1, 1], [0, 1, 1, 0]),
+    "test": measure(["matthews"], [0, 1, 1, 0] * 10, [0, 1, 1, 1] * 10),
+}
+
+
+def test_a_run_is_shown_by_its_tasks_metric_or_by_its_accuracy():
+    part = RUN["test"]["metrics"]["matthews"]
+    low, high = part["interval"]
+    row = results.row_of_run("light", RUN, "matthews")
+    assert row.cells()[3] == f"{part['value']:.3f} [{low:.3f}, {high:.3f}]"
+    assert results.table_head(row.metric)[3] == "test Matthews [95 %]"
+    assert results.row_of_run("light", RUN).cells()[3].startswith("75.0 % [")
+    # Two are called 1, three are, two both: 2 x 2 / (2 + 3).
+    assert (
+        results.sentence_on_metrics(RUN) == f"validation: accuracy 0.750, F1 0.800; test: Matthews {part['value']:.3f}"
+    )
+
+
+def test_records_from_before_there_were_metrics_are_read_as_they_are(comparison):
+    run = comparison["final"]["light"][0]
+    assert list(results.measured(run["test"])) == ["accuracy"]
+    assert results.row_of_run("light", run).accuracy == run["test"]["accuracy"]
+    rows = [results.TableRow(**row) for row in results.shipped("demo")["table"]]
+    assert {row.metric for row in rows} == {"accuracy"}
+
+
+def test_every_metric_has_a_name():
+    assert results.METRIC_NAMES.keys() == METRICS.keys()
 
 
 def test_a_run_stands_beside_the_record_only_on_the_same_budget(comparison):

@@ -1,10 +1,5 @@
-import json
 import shutil
 import socket
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -57,56 +52,6 @@ def test_local_folders(tmp_path, tiny_model):
 def test_names_that_no_hub_could_have(name):
     with pytest.raises(ValueError, match="unknown model"):
         model_path(name)
-
-
-class Hub(BaseHTTPRequestHandler):
-    """A hub with one model, org/known."""
-
-    def do_HEAD(self):
-        self.send_response(200)
-        self.end_headers()
-
-    def do_GET(self):
-        known = self.path.startswith("/api/models/org/known")
-        body = json.dumps({"id": "org/known"} if known else {"error": "Repository not found"}).encode()
-        self.send_response(200 if known else 404)
-        if not known:
-            self.send_header("X-Error-Code", "RepoNotFound")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        return
-
-
-@pytest.fixture
-def hub(tmp_path):
-    """A hub on loopback; what comes back asks it, in a process of its own, since HF_ENDPOINT is read at import."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HOME": str(tmp_path / "cache"),
-        "PATH": "",
-    }
-
-    def ask(name: str) -> str:
-        code = "import sys; from mpo_tutorial.sources import model_path; print(model_path(sys.argv[1]))"
-        done = subprocess.run(
-            [sys.executable, "-c", code, name], env=environment, capture_output=True, text=True, check=False
-        )
-        return (done.stdout + done.stderr).strip().splitlines()[-1]
-
-    yield ask
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_hub_name_is_looked_up(hub):
-    assert hub("org/known") == "org/known"
-    assert hub("org/other").startswith("ValueError: unknown model 'org/other': the hub has none of this name")
 
 
 def test_no_hub_is_found_out_and_the_extra_is_named(monkeypatch):
