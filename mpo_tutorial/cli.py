@@ -160,7 +160,7 @@ def compress(
     out: Out = Path("runs/compress"),
 ):
     """Make a model's matrices MPOs and save it; or print and draw what that would give (--report)."""
-    from mpo_tutorial.report import known, look_at, save_compressed
+    from mpo_tutorial.report import draw, known, look_at, save_compressed
 
     names = [*(models or ()), *map(str, config or ())]
     if not names or (not report and (len(names) > 1 or config)):
@@ -180,11 +180,11 @@ def compress(
     for view in views:
         console.print(f"\n{view.name}")
         _print_table(view.ledger.MATRIX_HEAD, view.ledger.matrix_cells())
-        console.print(f"Picture: {view.draw(out)}")
+        console.print(f"Picture: {draw(view, out)}")
     console.print("\nWhat light fine-tuning trains, classifiers not counted:")
-    _print_table(views[0].trained.HEAD, [view.trained.cells() for view in views])
+    _print_table(views[0].HEAD, [view.cells() for view in views])
     for name, fewer in (("auxiliary cores alone", "auxiliary"), ("rest=all", "everything")):
-        shares = [1 - getattr(view.trained, fewer) / view.trained.dense for view in views]
+        shares = [1 - getattr(view, fewer) / view.dense for view in views]
         console.print(
             f"Fewer parameters to train, mean over {len(shares)}, {name}: {100 * sum(shares) / len(shares):.1f} %"
         )

@@ -1,5 +1,6 @@
 """The ledger: what each matrix of a model holds before and after it becomes an MPO."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar
@@ -61,6 +62,10 @@ class Ledger:
         """Of a model that has MPO layers already, shared ones once; what its matrices were is not known any more."""
         named = ((name, module) for name, module in model.named_modules() if isinstance(module, MPOLayer))
         return cls(tuple(Row.of(name, layer, None) for name, layer in named))
+
+    def only(self, parts: Sequence[str]) -> "Ledger":
+        """The rows of some of `families.PARTS`."""
+        return Ledger(tuple(row for row in self.rows if place(row.name).part in parts))
 
     def by_kind(self) -> dict[str, "Ledger"]:
         """The matrices of all layers together, query, key and so on each for itself."""
@@ -128,21 +133,35 @@ class Trained:
 
     Parameters
     ----------
-    dense, total : int
-        All parameters before and after the matrices became MPOs.
-    auxiliary : int
-        Those of the auxiliary cores, which `rest="head"` trains.
-    everything : int
-        All but the central cores, which `rest="all"` trains.
+    name : str
+    dense : int
+        Parameters of the encoder before its matrices became MPOs.
+    ledger : Ledger
     """
 
     HEAD: ClassVar = ("model", "dense", "as MPOs", "auxil.", "of dense", "rest=all", "of dense")
 
     name: str
     dense: int
-    total: int
-    auxiliary: int
-    everything: int
+    ledger: Ledger
+
+    @property
+    def total(self) -> int:
+        return self.dense + self.ledger.total - self.ledger.dense
+
+    @property
+    def auxiliary(self) -> int:
+        """What `rest="head"` trains."""
+        return self.ledger.auxiliary
+
+    @property
+    def everything(self) -> int:
+        """All but the central cores, which `rest="all"` trains."""
+        return self.total - self.ledger.central
+
+    def only(self, parts: Sequence[str]) -> "Trained":
+        """The same with the matrices of some parts alone."""
+        return Trained(self.name, self.dense, self.ledger.only(parts))
 
     def cells(self) -> tuple[str, ...]:
         """The row as text under `HEAD`."""

@@ -1,8 +1,8 @@
 """Explorers of a whole model: its map, and what cutting its bonds costs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from torch import nn
 from mpo_tutorial import plots, result_plots, results
 from mpo_tutorial.entropy import Spectra
 from mpo_tutorial.explorers import listed
-from mpo_tutorial.families import matrices, place
+from mpo_tutorial.families import PAPERS_PARTS, PARTS, matrices, place
+from mpo_tutorial.ledger import Trained
+from mpo_tutorial.report import look_at
 from mpo_tutorial.shapes import balanced_shape
 
 if TYPE_CHECKING:
@@ -156,6 +158,52 @@ class TradeoffExplorer:
             result_plots.kept(
                 right, self.points[part, max(self.bonds)], self.points[part, bond], self.entropy_kept(part, bond)
             )
+        return figure
+
+
+class LedgerExplorer:
+    """What light fine-tuning trains of the paper's models, and where it is; from their configs, without weights.
+
+    Parameters
+    ----------
+    names : sequence of str
+        As `report.look_at` takes them.
+    """
+
+    CHOICES: ClassVar = {"the paper's": PAPERS_PARTS, "all but the embedding": PARTS[1:], "all": PARTS}
+
+    def __init__(self, names: Sequence[str]):
+        self._views = {name: look_at(name, which=["all"]) for name in names}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._views)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Which matrices become MPOs."""
+        return tuple(self.CHOICES)
+
+    def views(self, choice: str) -> list[Trained]:
+        return [view.only(self.CHOICES[choice]) for view in self._views.values()]
+
+    def view(self, name: str, choice: str) -> Trained:
+        return self._views[name].only(self.CHOICES[choice])
+
+    def in_words(self, name: str, choice: str) -> str:
+        view = self.view(name, choice)
+        left = view.dense - view.ledger.dense
+        return (
+            f"{name}: {view.dense / 1e6:.1f} M parameters, {view.ledger.dense / 1e6:.1f} M of them in {len(view.ledger.rows)} "
+            f"matrices that become MPOs, {left / 1e6:.1f} M elsewhere. Auxiliary cores: {view.auxiliary / 1e6:.2f} M, "
+            f"{100 * view.auxiliary / view.dense:.1f} % of the dense model. With everything but the central cores trained: "
+            f"{view.everything / 1e6:.2f} M, {100 * view.everything / view.dense:.1f} %."
+        )
+
+    def figure(self, name: str, choice: str) -> Figure:
+        with plots.styled(2, (17, 5.6), (1.5, 1)) as (figure, (left, right)):
+            result_plots.ledger(left, self.view(name, choice).ledger.by_kind()).set_title(name)
+            result_plots.trained_shares(right, self.views(choice))
         return figure
 
 

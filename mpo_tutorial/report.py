@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -10,31 +9,11 @@ from safetensors import SafetensorError
 from mpo_tutorial import result_plots
 from mpo_tutorial.families import KNOWN, PAPERS_PARTS, USUAL_PARTS, known_config
 from mpo_tutorial.ledger import Ledger, Trained
-from mpo_tutorial.model import compress, count, freeze_central, load_classifier, outline, quiet_transformers
+from mpo_tutorial.model import compress, count, load_classifier, outline, quiet_transformers
 from mpo_tutorial.plots import styled
 from mpo_tutorial.sources import EMBEDDED_MODELS, model_path
 
 INCHES_PER_MATRIX = 0.3
-
-
-@dataclass(frozen=True)
-class View:
-    """A model's ledger and what of it would be trained."""
-
-    name: str
-    ledger: Ledger
-    trained: Trained
-
-    def draw(self, folder: Path) -> Path:
-        """Write the ledger as a picture, a bar a matrix."""
-        with styled(1, (12, 2 + INCHES_PER_MATRIX * len(self.ledger.rows))) as (figure, (ax,)):
-            result_plots.ledger(ax, {row.label: Ledger((row,)) for row in self.ledger.rows})
-            ax.set_title(self.name)
-        path = folder / f"ledger-{re.sub(r'[^A-Za-z0-9.-]+', '-', self.name)}.png"
-        result_plots.save(
-            figure, path, f"Central and auxiliary numbers of the {len(self.ledger.rows)} matrices of {self.name}"
-        )
-        return path
 
 
 def known() -> tuple[str, ...]:
@@ -42,8 +21,8 @@ def known() -> tuple[str, ...]:
     return (*EMBEDDED_MODELS, *KNOWN)
 
 
-def look_at(name: str, n_cores: int = 5, max_bond: int | None = None, which: Sequence[str] | None = None) -> View:
-    """A model's ledger.
+def look_at(name: str, n_cores: int = 5, max_bond: int | None = None, which: Sequence[str] | None = None) -> Trained:
+    """A model's ledger and what light fine-tuning would train of it.
 
     Parameters
     ----------
@@ -65,10 +44,17 @@ def look_at(name: str, n_cores: int = 5, max_bond: int | None = None, which: Seq
     else:
         model, _ = load_classifier(model_path(name), 2, seed=0)
     dense = count(model.base_model)
-    ledger = compress(model, n_cores, max_bond, which or PAPERS_PARTS)
-    freeze_central(model, "all")
-    total, everything = count(model.base_model), count(model.base_model, trained_only=True)
-    return View(name, ledger, Trained(name, dense, total, ledger.auxiliary, everything))
+    return Trained(name, dense, compress(model, n_cores, max_bond, which or PAPERS_PARTS))
+
+
+def draw(view: Trained, folder: Path) -> Path:
+    """Write a model's ledger as a picture, a bar a matrix."""
+    rows = view.ledger.rows
+    with styled(1, (12, 2 + INCHES_PER_MATRIX * len(rows))) as (figure, (ax,)):
+        result_plots.ledger(ax, {row.label: Ledger((row,)) for row in rows}).set_title(view.name)
+    path = folder / f"ledger-{re.sub(r'[^A-Za-z0-9.-]+', '-', view.name)}.png"
+    result_plots.save(figure, path, f"Central and auxiliary numbers of the {len(rows)} matrices of {view.name}")
+    return path
 
 
 def save_compressed(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from mpo_tutorial.ledger import Ledger
+from mpo_tutorial.ledger import Ledger, Trained
 from mpo_tutorial.plots import BLUE, GREEN, GREY, ORANGE, styled
 from mpo_tutorial.results import TableRow, replacing
 
@@ -147,6 +147,26 @@ def ledger(ax: Axes, parts: dict[str, Ledger]) -> Axes:
     ax.legend(loc="best")
     ax.set_title("What each matrix holds")
     ax.set_xlabel("parameters (millions)")
+    ax.set_ylabel("")
+    return ax
+
+
+def trained_shares(ax: Axes, views: Sequence[Trained]) -> Axes:
+    """Two bars for each model: the share of its parameters in auxiliary cores, and outside of central ones."""
+    places = np.arange(len(views))
+    for shift, colour, name, label in (
+        (-0.2, GREEN, "auxiliary", "auxiliary cores"),
+        (0.2, BLUE, "everything", "all but central cores"),
+    ):
+        shares = [100 * getattr(view, name) / view.dense for view in views]
+        bars = ax.barh(places + shift, shares, 0.38, color=colour, label=label)
+        ax.bar_label(bars, [f"{share:.1f}" for share in shares], padding=4)
+    ax.set_yticks(places, [view.name.rpartition("/")[2].partition("-")[0] for view in views])
+    ax.invert_yaxis()
+    ax.margins(x=0.2)
+    ax.legend(loc="lower right")
+    ax.set_title("What would be trained")
+    ax.set_xlabel("% of the dense model")
     ax.set_ylabel("")
     return ax
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mpo_tutorial import plots, results
 from mpo_tutorial.explorers import BondExplorer, EntropyExplorer, RankExplorer
-from mpo_tutorial.model_explorers import ModelMap, TradeoffExplorer
+from mpo_tutorial.model_explorers import LedgerExplorer, ModelMap, TradeoffExplorer
 from mpo_tutorial.shapes import Shape
 
 if TYPE_CHECKING:
@@ -85,6 +85,15 @@ def model_map(model_map: ModelMap) -> "Widget":
     layer = ipywidgets.Dropdown(options=model_map.layers, description="layer")
     kind = ipywidgets.Dropdown(options=model_map.kinds, description="matrix")
     return ipywidgets.VBox([layer, kind, _following([layer, kind], model_map)[0]])
+
+
+def ledger_explorer(explorer: LedgerExplorer) -> "Widget":
+    """Dropdowns for the model and for what of it becomes MPOs; counts and bars follow."""
+    import ipywidgets
+
+    name = ipywidgets.Dropdown(options=explorer.names, description="model")
+    choice = ipywidgets.Dropdown(options=explorer.choices, description="matrices")
+    return ipywidgets.VBox([name, choice, _following([name, choice], explorer)[0]])
 
 
 def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":

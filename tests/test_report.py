@@ -5,9 +5,10 @@ import pytest
 from matplotlib.image import imread
 from transformers import AutoModelForSequenceClassification
 
+from mpo_tutorial.families import PAPERS_PARTS
 from mpo_tutorial.layers import mpo_layers
 from mpo_tutorial.model import count, outline
-from mpo_tutorial.report import look_at, save_compressed
+from mpo_tutorial.report import draw, look_at, save_compressed
 
 
 def test_a_config_is_enough(tiny_config, tmp_path):
@@ -15,12 +16,22 @@ def test_a_config_is_enough(tiny_config, tmp_path):
     config.save_pretrained(tmp_path)
     view = look_at(str(tmp_path / "config.json"), n_cores=3)
     dense = outline(config).base_model
-    assert view.trained.dense == count(dense)
-    assert view.trained.total == count(dense) + view.ledger.total - view.ledger.dense
-    assert view.trained.auxiliary == view.ledger.auxiliary
+    assert view.dense == count(dense)
+    assert view.total == count(dense) + view.ledger.total - view.ledger.dense
+    assert view.auxiliary == view.ledger.auxiliary
     in_matrices = sum(dense.get_submodule(row.name.removeprefix("albert.")).weight.numel() for row in view.ledger.rows)
-    assert view.trained.everything == count(dense) - in_matrices + view.ledger.auxiliary
+    assert view.everything == count(dense) - in_matrices + view.ledger.auxiliary
     assert view.ledger.largest_error is None
+
+
+def test_parts_of_a_view_are_counted_like_models_of_their_own(tiny_config, tmp_path):
+    tiny_config("mobilebert").save_pretrained(tmp_path)
+    path = str(tmp_path / "config.json")
+    everything = look_at(path, n_cores=3, which=["all"])
+    for parts in (PAPERS_PARTS, ["attention"]):
+        some, alone = everything.only(parts), look_at(path, n_cores=3, which=parts)
+        assert (some.total, some.auxiliary, some.everything) == (alone.total, alone.auxiliary, alone.everything)
+        assert some.cells() == alone.cells()
 
 
 def test_with_weights_the_errors_are_there(tiny_model):
@@ -30,11 +41,11 @@ def test_with_weights_the_errors_are_there(tiny_model):
 
 def test_the_picture_has_a_bar_for_every_matrix(tiny_model, tmp_path):
     view = look_at(tiny_model, n_cores=3)
-    path = view.draw(tmp_path)
+    path = draw(view, tmp_path)
     assert path.name.startswith("ledger-")
     height = imread(path).shape[0]
     some = look_at(tiny_model, n_cores=3, which=["pooler"])
-    assert height - imread(some.draw(tmp_path)).shape[0] > 20 * (len(view.ledger.rows) - 1)
+    assert height - imread(draw(some, tmp_path)).shape[0] > 20 * (len(view.ledger.rows) - 1)
 
 
 def test_kinds_of_all_layers_add_up(tiny_model):
