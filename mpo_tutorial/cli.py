@@ -235,9 +235,27 @@ def tradeoff(
 
 
 @app.command()
-def report():
-    """Print the comparison that is shipped with the package, as the README shows it."""
-    console.print(results.markdown_of_comparison(results.shipped("compare")), soft_wrap=True, markup=False)
+def report(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of finished runs; of all nine GLUE tasks, their score as well.")
+    ] = None,
+):
+    """Print the comparison that is shipped with the package, as the README shows it; or what some runs measured."""
+    if not runs:
+        console.print(results.markdown_of_comparison(results.shipped("compare")), soft_wrap=True, markup=False)
+        return
+    from mpo_tutorial.glue import GLUE, glue_score
+
+    records = [results.read_record(run / "record.json") for run in runs]
+    figures = {}
+    for record in records:
+        console.print(
+            f"{record['config']['task']}: {results.sentence_on_metrics(record)}", soft_wrap=True, markup=False
+        )
+        main, *_ = results.measured(record["test"]).values()
+        figures[record["config"]["task"].removeprefix("glue/")] = 100 * main["value"]
+    if figures.keys() == GLUE.keys():
+        console.print(f"GLUE score: {glue_score(figures):.1f}")
 
 
 @app.command()

@@ -164,7 +164,7 @@ def trained_shares(ax: Axes, views: Sequence[Trained]) -> Axes:
     ax.set_yticks(places, [view.name.rpartition("/")[2].partition("-")[0] for view in views])
     ax.invert_yaxis()
     ax.margins(x=0.2)
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1)
     ax.set_title("What would be trained")
     ax.set_xlabel("% of the dense model")
     ax.set_ylabel("")

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mpo_tutorial.glue import GLUE
+from mpo_tutorial.results import write_record
+
 COMMAND = Path(sys.executable).with_name("mpo-tutorial")
 QUICK = ("--learning-rate", "0.02", "--device", "cpu")
 
@@ -231,6 +234,22 @@ def test_report_prints_the_shipped_comparison(mpo_tutorial_command, tmp_path):
     assert done.returncode == 0
     assert "light fine-tuning" in done.stdout
     assert "95 % interval" in done.stdout
+
+
+def test_report_of_runs_gives_the_score_of_nine_glue_tasks_alone(mpo_tutorial_command, tmp_path):
+    folders = []
+    for k, (name, task) in enumerate(GLUE.items()):
+        metrics = {metric: {"value": 0.5 + k / 100, "interval": [0, 1]} for metric in task.metrics}
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        part = {"n": 10, "metrics": metrics}
+        write_record({"config": {"task": f"glue/{name}"}, "test": part}, folders[-1] / "record.json")
+    some = mpo_tutorial_command("report", *folders[:8], cwd=tmp_path)
+    everything = mpo_tutorial_command("report", *folders, cwd=tmp_path)
+    assert "glue/cola: test: Matthews" in some.stdout
+    assert "GLUE score" not in some.stdout
+    assert "GLUE score: 54.0" in everything.stdout
+    assert "No such file" in refusal(mpo_tutorial_command("report", "nowhere", cwd=tmp_path))
 
 
 @pytest.mark.full
