@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
-ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "config", "results"]
-ORDER += ["sources", "data", "families", "ledger", "architectures", "model", "checkpoint", "training", "finetune"]
-ORDER += ["tradeoff", "compare", "plots", "result_plots", "notebook", "explorers", "model_explorers", "widgets"]
-ORDER += ["demo", "bench", "bench_tables", "doctor", "cli"]
+ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "fitting", "config"]
+ORDER += ["results", "sources", "data", "families", "ledger", "architectures", "model", "truncation", "checkpoint"]
+ORDER += ["training", "finetune", "tradeoff", "compare", "plots", "result_plots", "notebook", "explorers"]
+ORDER += ["model_explorers", "widgets", "demo", "bench", "bench_tables", "doctor", "cli"]
 
 
 def imports_of(path: Path) -> set[str]:
