@@ -34,6 +34,28 @@ class Tuned:
         return cls(prepared)
 
     @classmethod
+    def of_run(cls, run: Path) -> "Tuned":
+        """Of the folder of a finished light run: its `record.json` and `task.safetensors`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no finished run.
+        ValueError
+            If the run was no light one with three or more cores, or as in `of`.
+        """
+        if not (run / "record.json").is_file() or not (run / "task.safetensors").is_file():
+            raise FileNotFoundError(
+                f"{run} holds no finished run; make one: mpo-tutorial demo, then take runs/demo/light"
+            )
+        config = RunConfig(**results.read_record(run / "record.json")["config"])
+        if config.method != "light" or config.cores < 3:
+            raise ValueError(
+                f"a light run with three or more cores is needed, {run} is {config.method}, {config.cores} cores"
+            )
+        return cls.of(config, run / "task.safetensors")
+
+    @classmethod
     def shipped(cls) -> "Tuned":
         """The run that the record "tradeoff" was made from; its trained tensors are in the package."""
         config = RunConfig(**results.shipped("tradeoff")["config"])
@@ -113,7 +135,7 @@ def tradeoff(run: Path, *, progress: bool = True) -> dict:
     Parameters
     ----------
     run : Path
-        Folder of a finished light run: its `record.json` and `task.safetensors`.
+        Folder of a finished light run.
 
     Returns
     -------
@@ -121,26 +143,17 @@ def tradeoff(run: Path, *, progress: bool = True) -> dict:
 
     Raises
     ------
-    FileNotFoundError
-        If the folder holds no finished run.
-    ValueError
-        If the run was no light one with three or more cores, or as in `prepare` and `load_task_file`.
+    FileNotFoundError, ValueError
+        As in `Tuned.of_run`.
     """
-    if not (run / "record.json").is_file() or not (run / "task.safetensors").is_file():
-        raise FileNotFoundError(f"{run} holds no finished run; make one: mpo-tutorial demo, then take runs/demo/light")
-    config = RunConfig(**results.read_record(run / "record.json")["config"])
-    if config.method != "light" or config.cores < 3:
-        raise ValueError(
-            f"a light run with three or more cores is needed, {run} is {config.method}, {config.cores} cores"
-        )
-    tuned = Tuned.of(config, run / "task.safetensors")
+    tuned = Tuned.of_run(run)
     settings = [(part, bond) for part in PARTS for bond in tuned.bonds]
     bar = tqdm(settings, desc="cutting", unit="setting", disable=not progress)
     labels = [label for _, label in tuned.prepared.task.splits["validation"]]
     return {
         "kind": "tradeoff",
         **results.provenance(),
-        "config": config.as_dict(),
+        "config": tuned.prepared.config.as_dict(),
         "dense": tuned.prepared.ledger.dense,
         "chance": max(labels.count(label) for label in labels) / len(labels),
         "points": [tuned.point(part, bond) for part, bond in bar],
