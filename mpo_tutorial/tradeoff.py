@@ -35,25 +35,8 @@ class Tuned:
 
     @classmethod
     def of_run(cls, run: Path) -> "Tuned":
-        """Of the folder of a finished light run: its `record.json` and `task.safetensors`.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the folder holds no finished run.
-        ValueError
-            If the run was no light one with three or more cores, or as in `of`.
-        """
-        if not (run / "record.json").is_file() or not (run / "task.safetensors").is_file():
-            raise FileNotFoundError(
-                f"{run} holds no finished run; make one: mpo-tutorial demo, then take runs/demo/light"
-            )
-        config = RunConfig(**results.read_record(run / "record.json")["config"])
-        if config.method != "light" or config.cores < 3:
-            raise ValueError(
-                f"a light run with three or more cores is needed, {run} is {config.method}, {config.cores} cores"
-            )
-        return cls.of(config, run / "task.safetensors")
+        """Of the folder of a finished light run. Errors as in `config_of_run` and `of`."""
+        return cls.of(config_of_run(run), run / "task.safetensors")
 
     @classmethod
     def shipped(cls) -> "Tuned":
@@ -127,6 +110,26 @@ def central_entropy(layer: MPOLayer) -> float:
     shape, matrix = layer.mpo.shape, layer.mpo.to_matrix()
     cuts = (shape.central, shape.central + 1)
     return float(np.mean([entropy.entropy(entropy.schmidt_values(matrix, shape, cut)) for cut in cuts]))
+
+
+def config_of_run(run: Path) -> RunConfig:
+    """The config of a folder with a finished light run: its `record.json` and `task.safetensors`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no finished run.
+    ValueError
+        If the run was no light one with three or more cores.
+    """
+    if not (run / "record.json").is_file() or not (run / "task.safetensors").is_file():
+        raise FileNotFoundError(f"{run} holds no finished run; make one: mpo-tutorial demo, then take runs/demo/light")
+    config = RunConfig(**results.read_record(run / "record.json")["config"])
+    if config.method != "light" or config.cores < 3:
+        raise ValueError(
+            f"a light run with three or more cores is needed, {run} is {config.method}, {config.cores} cores"
+        )
+    return config
 
 
 def tradeoff(run: Path, *, progress: bool = True) -> dict:

@@ -27,7 +27,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
 ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "fitting", "config"]
 ORDER += ["results", "sources", "data", "families", "ledger", "architectures", "model", "truncation", "checkpoint"]
-ORDER += ["training", "finetune", "tradeoff", "compare", "plots", "result_plots", "notebook", "explorers"]
+ORDER += [
+    "training",
+    "finetune",
+    "tradeoff",
+    "degradation",
+    "compare",
+    "plots",
+    "result_plots",
+    "notebook",
+    "explorers",
+]
 ORDER += ["model_explorers", "widgets", "demo", "bench", "bench_tables", "doctor", "cli"]
 
 
