@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from mpo_tutorial.layers import MPOEmbedding, MPOLayer, MPOLinear, TiedLinear
 from mpo_tutorial.mpo import MPO
@@ -122,6 +123,9 @@ def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module]) -> No
         if isinstance(thing, PreTrainedConfig | PreTrainedModel):
             plain = next(cls for cls in type(thing).__mro__ if cls.__module__ != __name__)
             thing.__class__ = mpo_class(plain) if mpo else plain
+        if isinstance(thing, PreTrainedModel):
+            # Filled by a model's __init__, and without an entry for its class a model returns no hidden states.
+            dict.__setitem__(_CAN_RECORD_REGISTRY, str(type(thing)), thing._can_record_outputs)
     if mpo:
         register()
         model.config.mpo = description(model)

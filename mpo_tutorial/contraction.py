@@ -22,8 +22,8 @@ def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0)) -> Tens
         Rows and columns at the end to leave out.
     """
     middle = len(cores) // 2
-    left, centre = _merged(cores[:middle]), cores[middle]
-    right = _merged(cores[middle + 1 :]) if len(cores) > 2 else centre.new_ones(1, 1, 1, 1)
+    left, centre = merged(cores[:middle]), cores[middle]
+    right = merged(cores[middle + 1 :]) if len(cores) > 2 else centre.new_ones(1, 1, 1, 1)
     left_first, right_first = _orders(left.shape, centre.shape, right.shape, frozen_centre=True)
     parts = (_joined(left, centre), right) if left_first < right_first else (left, _joined(centre, right))
     # Reshaped, not indexed: the gradient of an index fills a tensor with zeros first.
@@ -65,12 +65,12 @@ def _orders(left: Sequence[int], centre: Sequence[int], right: Sequence[int], fr
     return left_first, right_first
 
 
-def _merged(cores: Sequence[Tensor]) -> Tensor:
+def merged(cores: Sequence[Tensor]) -> Tensor:
     """Neighbouring cores as one: (bond_left, in, out, bond_right)."""
-    merged = cores[0]
+    whole = cores[0]
     for core in cores[1:]:
-        merged = _joined(merged, core).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return merged
+        whole = _joined(whole, core).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return whole
 
 
 def _joined(left: Tensor, right: Tensor) -> Tensor:

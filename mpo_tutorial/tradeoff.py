@@ -34,6 +34,11 @@ class Tuned:
         return cls(prepared)
 
     @classmethod
+    def of_run(cls, run: Path) -> "Tuned":
+        """Of the folder of a finished light run. Errors as in `config_of_run` and `of`."""
+        return cls.of(config_of_run(run), run / "task.safetensors")
+
+    @classmethod
     def shipped(cls) -> "Tuned":
         """The run that the record "tradeoff" was made from; its trained tensors are in the package."""
         config = RunConfig(**results.shipped("tradeoff")["config"])
@@ -107,24 +112,15 @@ def central_entropy(layer: MPOLayer) -> float:
     return float(np.mean([entropy.entropy(entropy.schmidt_values(matrix, shape, cut)) for cut in cuts]))
 
 
-def tradeoff(run: Path, *, progress: bool = True) -> dict:
-    """Cut a light run's model to many bonds, in every part, and measure it on the validation sentences.
-
-    Parameters
-    ----------
-    run : Path
-        Folder of a finished light run: its `record.json` and `task.safetensors`.
-
-    Returns
-    -------
-    dict : the record
+def config_of_run(run: Path) -> RunConfig:
+    """The config of a folder with a finished light run: its `record.json` and `task.safetensors`.
 
     Raises
     ------
     FileNotFoundError
         If the folder holds no finished run.
     ValueError
-        If the run was no light one with three or more cores, or as in `prepare` and `load_task_file`.
+        If the run was no light one with three or more cores.
     """
     if not (run / "record.json").is_file() or not (run / "task.safetensors").is_file():
         raise FileNotFoundError(f"{run} holds no finished run; make one: mpo-tutorial demo, then take runs/demo/light")
@@ -133,14 +129,34 @@ def tradeoff(run: Path, *, progress: bool = True) -> dict:
         raise ValueError(
             f"a light run with three or more cores is needed, {run} is {config.method}, {config.cores} cores"
         )
-    tuned = Tuned.of(config, run / "task.safetensors")
+    return config
+
+
+def tradeoff(run: Path, *, progress: bool = True) -> dict:
+    """Cut a light run's model to many bonds, in every part, and measure it on the validation sentences.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a finished light run.
+
+    Returns
+    -------
+    dict : the record
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in `Tuned.of_run`.
+    """
+    tuned = Tuned.of_run(run)
     settings = [(part, bond) for part in PARTS for bond in tuned.bonds]
     bar = tqdm(settings, desc="cutting", unit="setting", disable=not progress)
     labels = [label for _, label in tuned.prepared.task.splits["validation"]]
     return {
         "kind": "tradeoff",
         **results.provenance(),
-        "config": config.as_dict(),
+        "config": tuned.prepared.config.as_dict(),
         "dense": tuned.prepared.ledger.dense,
         "chance": max(labels.count(label) for label in labels) / len(labels),
         "points": [tuned.point(part, bond) for part, bond in bar],

@@ -58,6 +58,16 @@ def test_saved_and_loaded_the_logits_are_the_same_to_the_last_bit(make, tmp_path
         assert torch.equal(encoder(IDS)[0], model.base_model(IDS)[0])
 
 
+def test_hidden_states_are_returned_as_before(tiny_model):
+    (dense, tokenizer), (model, _) = (load_classifier(tiny_model, 2, seed=0) for _ in range(2))
+    compress(model)
+    batch = tokenizer("a good film", return_tensors="pt")
+    with torch.no_grad():
+        before, after = (m.eval()(**batch, output_hidden_states=True).hidden_states for m in (dense, model))
+    assert len(after) == 3
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-3)
+
+
 def test_the_embedded_model_round_trips(tmp_path):
     model, tokenizer = load_classifier(model_path("minilm"), 2, seed=0)
     compress(model, which=["attention", "embedding"], max_bond=16)

@@ -1,0 +1,220 @@
+"""What cutting costs: tuned models cut without retraining in each way, to each ratio, in each part, measured and compared."""
+
+import copy
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import DataCollatorWithPadding
+
+from mpo_tutorial import results
+from mpo_tutorial.data import tokenise
+from mpo_tutorial.families import place
+from mpo_tutorial.finetune import EVALUATION_BATCH, evaluate, locked
+from mpo_tutorial.fitting import Moments, input_moments
+from mpo_tutorial.layers import MPOLayer, cached
+from mpo_tutorial.linalg import relative_error
+from mpo_tutorial.tradeoff import PARTS, Tuned, config_of_run
+from mpo_tutorial.truncation import truncate
+
+# Each way's options of `truncate`; with "moments" those of the run's model are given besides.
+WAYS = {"plain": {}, "bias": {"moments": True, "sweeps": 0}, "fitted": {"moments": True}}
+RATIOS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2)
+LAYER_RATIO = 0.4  # where the plain way has fallen and the fitted one has not, on the embedded model
+CALIBRATION = 256  # training sentences that the moments are of
+MOST_SENTENCES = 1000
+STATES_OF = 128  # sentences whose hidden states are compared
+
+
+def degradation(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    layer_ratio: float = LAYER_RATIO,
+    n_sentences: int = MOST_SENTENCES,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict:
+    """Cut the models of light runs in all ways, and measure them on training sentences that the runs did not use.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        Folders of finished light runs that differ in nothing but the seed.
+    out : Path
+        A folder of its own, where each point is kept as it is made.
+    ratios : sequence of float
+        What every matrix of a part is cut to.
+    layer_ratio : float
+        What the matrices of a single encoder layer are cut to, the others left whole.
+    n_sentences : int
+        At most so many of the unused sentences.
+    resume : bool
+        Read the points that an interrupted call with the same options has left in `out`, instead of making them anew.
+
+    Returns
+    -------
+    dict : the record; its points hold shares and counts of the part that was cut
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in `Tuned.of_run` and `truncate`; or if there is no run, runs differ in more than the seed, none of their task's
+        sentences is left unused, another process works in `out`, or what is to be resumed was made with other options.
+    """
+    configs = _configs(runs)
+    points = out / "points"
+    options = {"configs": configs, "ratios": [*ratios], "layer_ratio": layer_ratio, "n_sentences": n_sentences}
+    with locked(out):
+        if not resume:
+            shutil.rmtree(points, ignore_errors=True)
+        points.mkdir(exist_ok=True)
+        kept = out / "options.json"
+        if any(points.iterdir()) and results.read_record(kept) != options:
+            raise ValueError(
+                f"points are resumed with the options they were made with, {kept} has others; take a new --out"
+            )
+        results.write_record(options, kept)
+        made = [point for run in runs for point in _Run(run, n_sentences).points(points, ratios, layer_ratio, progress)]
+    return {
+        "kind": "degradation",
+        **results.provenance(),
+        **options,
+        "calibration": CALIBRATION,
+        "sentences": made[0]["accuracy"]["n"],
+        "points": made,
+        "summary": summary(made),
+    }
+
+
+def summary(points: Sequence[dict]) -> list[dict]:
+    """Means over seeds of each setting, and the other ways' differences from the plain one, paired by seed and sentence.
+
+    Intervals are over seeds and sentences, of `results.bootstrap_interval`.
+    """
+    settings = {(p["way"], p["ratio"], p["part"]): None for p in points}
+
+    def right(way: str, ratio: float | None, part: str) -> np.ndarray:
+        chosen = (p for p in points if (p["way"], p["ratio"], p["part"]) == (way, ratio, part))
+        return np.stack([results.right(p["accuracy"]) for p in sorted(chosen, key=lambda p: p["seed"])]).astype(float)
+
+    def described(values: np.ndarray) -> dict:
+        return {"mean": float(values.mean()), "interval": list(results.bootstrap_interval(values))}
+
+    rows = []
+    for way, ratio, part in settings:
+        found = right(way, ratio, part)
+        row = {"way": way, "ratio": ratio, "part": part, "accuracy": described(found)}
+        if way not in ("uncut", "plain"):
+            row["minus_plain"] = described(found - right("plain", ratio, part))
+        rows.append(row)
+    return rows
+
+
+def _configs(runs: Sequence[Path]) -> list[dict]:
+    """The configs of the runs, checked to differ in the seed alone."""
+    if not runs:
+        raise ValueError("the folder of a finished light run is needed at least, got none")
+    configs = [config_of_run(run).as_dict() for run in runs]
+    seeds = [config["seed"] for config in configs]
+    others = [{name: value for name, value in config.items() if name != "seed"} for config in configs]
+    differing = sorted({name for other in others for name in other if other[name] != others[0][name]})
+    if differing or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"runs differ in the seed and in nothing else, got seeds {seeds}, differing {differing or 'in nothing'}"
+        )
+    return configs
+
+
+class _Run:
+    """One tuned model, and the points made of it."""
+
+    def __init__(self, folder: Path, n_sentences: int):
+        self.prepared = Tuned.of_run(folder).prepared
+        self.model = self.prepared.model
+        task, config = self.prepared.task, self.prepared.config
+        self.trained = task.train(config.train_size)
+        used = set(self.trained)
+        unused = [row for row in task.splits["train"] if row not in used][:n_sentences]
+        if not unused:
+            raise ValueError(
+                f"sentences are needed that {folder} was not trained on; it used all of {task.name}: take a smaller train_size"
+            )
+        self.rows = tokenise(unused, self.prepared.tokenizer, config.max_length)
+        self.layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, MPOLayer)}
+
+    def points(self, folder: Path, ratios: Sequence[float], layer_ratio: float, progress: bool) -> list[dict]:
+        """All points, read from the folder where they are there."""
+        seed = self.prepared.config.seed
+        encoder_layers = [f"layer {k}" for k in sorted({place(name).layer for name in self.layers} - {None})]
+        settings = [("uncut", None, ["none"])]
+        for ratio in sorted({*ratios, layer_ratio}, reverse=True):
+            parts = [*PARTS] * (ratio in ratios) + encoder_layers * (ratio == layer_ratio)
+            settings += [(way, ratio, parts) for way in WAYS]
+        found, total = [], sum(len(parts) for *_, parts in settings)
+        with tqdm(desc=f"cutting seed {seed}", unit="point", total=total, disable=not progress) as bar:
+            for way, ratio, parts in settings:
+                cut = None
+                for part in parts:
+                    path = folder / f"{seed}-{way}-{ratio}-{part.replace(' ', '-')}.json"
+                    if not path.exists():
+                        cut = cut or self._cut(way, ratio)
+                        point = {"seed": seed, "way": way, "ratio": ratio, "part": part, **self._measured(cut, part)}
+                        results.write_record(point, path)
+                    found.append(results.read_record(path))
+                    bar.update()
+        return found
+
+    def _cut(self, way: str, ratio: float | None) -> dict[str, MPOLayer]:
+        """All layers, cut in one way to one ratio; a part's are the same as if it were cut alone."""
+        if way == "uncut":
+            return self.layers
+        model = copy.deepcopy(self.model)
+        options = {**WAYS[way], **({"moments": self._moments} if "moments" in WAYS[way] else {})}
+        truncate(model, ratio=ratio, **options)
+        return {name: model.get_submodule(name) for name in self.layers}
+
+    @cached_property
+    def _moments(self) -> dict[str, Moments]:
+        sentences = [text for text, _ in self.trained[:CALIBRATION]]
+        return input_moments(self.model, self.prepared.tokenizer, sentences, max_length=self.prepared.config.max_length)
+
+    def _measured(self, cut: dict[str, MPOLayer], part: str) -> dict:
+        """Counts, accuracy and hidden states of the model with the cut layers of a part in it."""
+        chosen = [name for name in cut if part in ("all", place(name).part, f"layer {place(name).layer}")]
+        model = copy.deepcopy(self.model)
+        for name in chosen:
+            model.set_submodule(name, cut[name])
+        dense = sum(mpo.shape.in_size * mpo.shape.out_size for mpo in (cut[name].mpo for name in chosen))
+        return {
+            "parameters": sum(cut[name].mpo.n_params for name in chosen),
+            "dense": dense,
+            "accuracy": results.score(evaluate(model, self.rows, self.prepared.tokenizer)),
+            "states": [
+                relative_error(states, whole)
+                for states, whole in zip(self._states(model), self._whole_states, strict=True)
+            ],
+        }
+
+    @cached_property
+    def _whole_states(self) -> list[Tensor]:
+        return list(self._states(self.model))
+
+    def _states(self, model) -> Iterator[Tensor]:
+        """The states after each encoder layer, of the real tokens of the first sentences: (tokens, hidden)."""
+        found, collate = [], DataCollatorWithPadding(self.prepared.tokenizer)
+        rows = self.rows.select(range(min(STATES_OF, len(self.rows)))).select_columns(["input_ids", "attention_mask"])
+        with torch.inference_mode(), cached(model):
+            for batch in DataLoader(rows, EVALUATION_BATCH, collate_fn=collate):
+                batch = batch.to(model.device)
+                real = batch["attention_mask"].bool()
+                states = model.base_model(**batch, output_hidden_states=True).hidden_states
+                found.append([layer[real] for layer in states[1:]])
+        return map(torch.cat, zip(*found, strict=True))

@@ -1,0 +1,184 @@
+"""Fitting cut cores to what a layer is given: the output's error made small, not the weight's.
+
+A layer's inputs x do not fill all directions alike. With their second moments C = E[x^T x] the mean squared error of the
+output is tr (M - M')^T C (M - M'). In one core, with the others held, that is a linear least-squares problem; a sweep
+solves one after the other, each by a few steps of conjugate gradients. The inverse of a general C^(1/2) is no small MPO,
+so folding C into the cores and out again does not do.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from tqdm.auto import tqdm
+
+from mpo_tutorial.contraction import contract, merged
+from mpo_tutorial.layers import MPOLinear, cached
+from mpo_tutorial.mpo import MPO
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BATCH = 32
+RIDGE = 0.1  # of the mean variance of an input: what was rare among a few hundred sentences still counts
+SWEEPS = 2  # the first brings most, on the embedded model
+STEPS = 4  # of conjugate gradients at each core: its neighbours change afterwards, so more would be wasted
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Of the inputs x of a layer, rows of length in: what its output error depends on.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (in,)
+        E[x].
+    covariance : Tensor of shape (in, in)
+        E[x^T x] - E[x]^T E[x].
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, n: int, total: Tensor, squares: Tensor) -> "Moments":
+        """Of n rows x, from the sum of x and the sum of x^T x."""
+        mean = total / n
+        return cls(mean, squares / n - torch.outer(mean, mean))
+
+    def metric(self, centred: bool) -> Tensor:
+        """What errors are measured with, of shape (in, in): the second moments about the mean or about zero, and a ridge."""
+        metric = self.covariance.clone() if centred else self.covariance + torch.outer(self.mean, self.mean)
+        metric.diagonal().add_(RIDGE * metric.diagonal().mean())
+        return metric
+
+
+def input_moments(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    sentences: Sequence[str],
+    *,
+    max_length: int,
+    progress: bool = False,
+) -> dict[str, Moments]:
+    """The moments of the inputs of each `MPOLinear`, over the tokens of some sentences, padding left out.
+
+    Parameters
+    ----------
+    sentences : sequence of str
+        A few hundred of those that the model was trained on.
+    max_length : int
+        Tokens at which a sentence is cut off.
+
+    Returns
+    -------
+    dict : by the layers' names; a layer that is called several times has all its inputs in one, one that is not called none
+
+    Raises
+    ------
+    ValueError
+        If there is no sentence.
+    """
+    if not sentences:
+        raise ValueError("moments of the inputs need at least one sentence, got none")
+    sums: dict[str, list] = {}
+    mask = None
+
+    def add(name: str, _layer: MPOLinear, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        x = x[mask] if x.shape[:-1] == mask.shape else x.flatten(0, -2)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        new = [len(x), x.sum(0), x.T @ x]
+        sums[name] = [a + b for a, b in zip(sums[name], new, strict=True)] if name in sums else new
+
+    model.eval()
+    with ExitStack() as stack:
+        for name, layer in model.named_modules():
+            if isinstance(layer, MPOLinear):
+                stack.enter_context(layer.register_forward_pre_hook(partial(add, name)))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(cached(model))
+        for start in tqdm(range(0, len(sentences), BATCH), desc="inputs", unit="batch", disable=not progress):
+            batch = tokenizer(
+                list(sentences[start : start + BATCH]),
+                padding=True,
+                truncation=True,
+                max_length=max_length,
+                return_tensors="pt",
+            ).to(model.device)
+            mask = batch["attention_mask"].bool()
+            model(**batch)
+    return {name: Moments.of(*found) for name, found in sums.items()}
+
+
+def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
+    """Other cores with the bonds of `mpo` and less of the error tr (M - M')^T C (M - M'); the centre ends on the central core.
+
+    A core's neighbours are orthogonalised before its turn: the problem is then as well conditioned as C is.
+
+    Parameters
+    ----------
+    mpo : MPO
+        Where to start.
+    matrix : Tensor of shape (in, out)
+        M.
+    metric : Tensor of shape (in, in), symmetric and positive
+        C.
+    sweeps : int
+        From the first core to the last and back.
+    """
+    start, n = mpo.cores[0].dtype, len(mpo.cores)
+    dtype = torch.promote_types(start, torch.float32)
+    matrix, metric = matrix.detach().to(dtype), metric.to(dtype)
+    mpo, target = MPO(tuple(core.detach().to(dtype) for core in mpo.cores), mpo.padding), metric @ matrix
+    for k in (*range(n), *range(n - 2, 0, -1)) * sweeps:
+        cores = list(mpo.canonize(k).cores)
+        rest = _Environment(cores, k, mpo.padding)
+        operator = partial(rest.normal, metric)
+        cores[k] = _conjugate_gradients(operator, rest.core(target), cores[k])
+        mpo = MPO(tuple(cores), mpo.padding)
+    return MPO(tuple(core.to(start) for core in mpo.canonize(n // 2).cores), mpo.padding)
+
+
+class _Environment:
+    """All cores but number k: the linear map from that core to the matrix, and its transpose."""
+
+    def __init__(self, cores: Sequence[Tensor], k: int, padding: tuple[int, int]):
+        one = cores[k].new_ones(1, 1, 1, 1)
+        self.left, self.right = merged([one, *cores[:k]]), merged([*cores[k + 1 :], one])
+        self.legs = [[core.shape[axis] for core in (self.left, cores[k], self.right)] for axis in (1, 2)]
+        self.padding = padding
+
+    def matrix(self, core: Tensor) -> Tensor:
+        return contract((self.left, core, self.right), self.padding)
+
+    def core(self, matrix: Tensor) -> Tensor:
+        rows, columns = self.padding
+        legs = pad(matrix, (0, columns, 0, rows)).reshape(*self.legs[0], *self.legs[1])
+        half = torch.tensordot(self.left[0], legs, dims=([0, 1], [0, 3]))  # bond, in, right in, out, right out
+        return torch.tensordot(half, self.right[..., 0], dims=([2, 4], [1, 2]))
+
+    def normal(self, metric: Tensor, core: Tensor) -> Tensor:
+        """The operator of the normal equations."""
+        return self.core(metric @ self.matrix(core))
+
+
+def _conjugate_gradients(apply: Callable[[Tensor], Tensor], target: Tensor, start: Tensor) -> Tensor:
+    """A better solution x of apply(x) = target, `apply` being linear, symmetric and not negative, target in its range."""
+    x, residual = start, target - apply(start)
+    direction, squared = residual, residual.square().sum()
+    rounding = torch.finfo(target.dtype).eps * target.square().sum()
+    for _ in range(STEPS):
+        if squared <= rounding:
+            break
+        image = apply(direction)
+        length = squared / (direction * image).sum()
+        x, residual = x + length * direction, residual - length * image
+        before, squared = squared, residual.square().sum()
+        direction = residual + squared / before * direction
+    return x
