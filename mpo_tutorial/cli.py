@@ -235,6 +235,29 @@ def tradeoff(
 
 
 @app.command()
+def truncate(
+    model: Model = RunConfig.model,
+    task: Task = RunConfig.task,
+    train_size: TrainSize = RunConfig.train_size,
+    epochs: Epochs = RunConfig.epochs,
+    device: Device = RunConfig.device,
+    seeds: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Light runs that are cut.")] = 3,
+    out: Out = Path("runs/truncate"),
+    resume: Resume = False,
+):
+    """Cut light runs' matrices in several ways, without retraining, and measure (about an hour on two cores)."""
+    config = _config(locals())
+    if seeds < 1:
+        raise ValueError(f"seeds is an integer of at least 1, got {seeds}")
+    from mpo_tutorial.degradation import degradation, light_runs, table
+
+    record = degradation(light_runs(config, seeds, out, resume=resume), out, resume=resume)
+    results.write_record(record, out / "record.json")
+    _print_table(*table(record))
+    console.print(f"Record: {out / 'record.json'}")
+
+
+@app.command()
 def report(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Folders of finished runs; of all nine GLUE tasks, their score as well.")

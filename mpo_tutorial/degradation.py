@@ -2,9 +2,11 @@
 
 import copy
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,17 +16,25 @@ from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding
 
 from mpo_tutorial import results
+from mpo_tutorial.config import RunConfig
 from mpo_tutorial.data import tokenise
 from mpo_tutorial.families import place
-from mpo_tutorial.finetune import EVALUATION_BATCH, evaluate, locked
+from mpo_tutorial.finetune import EVALUATION_BATCH, evaluate, locked, prepare, run
 from mpo_tutorial.fitting import Moments, input_moments
 from mpo_tutorial.layers import MPOLayer, cached
 from mpo_tutorial.linalg import relative_error
+from mpo_tutorial.model import compress, layers_of_part
 from mpo_tutorial.tradeoff import PARTS, Tuned, config_of_run
-from mpo_tutorial.truncation import truncate
+from mpo_tutorial.truncation import bonds_of_ratio, truncate
 
-# Each way's options of `truncate`; with "moments" those of the run's model are given besides.
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+# Each way's options of `truncate`; with "moments" those of the run's model are given besides. The others cut each
+# matrix to the ratio; "allotted" has the same number of parameters for all of them, and `budget.allocate` shares it out.
 WAYS = {"plain": {}, "bias": {"moments": True, "sweeps": 0}, "fitted": {"moments": True}}
+ALLOTTED = "allotted"
 RATIOS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2)
 LAYER_RATIO = 0.4  # where the plain way has fallen and the fitted one has not, on the embedded model
 CALIBRATION = 256  # training sentences that the moments are of
@@ -82,22 +92,59 @@ def degradation(
                 f"points are resumed with the options they were made with, {kept} has others; take a new --out"
             )
         results.write_record(options, kept)
-        made = [point for run in runs for point in _Run(run, n_sentences).points(points, ratios, layer_ratio, progress)]
+        made = []
+        for run in runs:
+            opened = _Run(run, n_sentences)
+            made += opened.points(points, ratios, layer_ratio, progress)
+            labels = list(opened.rows["labels"])
     return {
         "kind": "degradation",
         **results.provenance(),
         **options,
         "calibration": CALIBRATION,
-        "sentences": made[0]["accuracy"]["n"],
+        "sentences": len(labels),
+        "chance": max(map(labels.count, labels)) / len(labels),
         "points": made,
         "summary": summary(made),
     }
 
 
-def summary(points: Sequence[dict]) -> list[dict]:
-    """Means over seeds of each setting, and the other ways' differences from the plain one, paired by seed and sentence.
+def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False) -> list[Path]:
+    """Folders of light runs of a config with the seeds 0, 1, ...; finished ones are read if `resume`. Errors as in `run`."""
+    folders = [out / f"seed-{seed}" for seed in range(seeds)]
+    for seed, folder in enumerate(folders):
+        run(prepare(replace(config, seed=seed)), folder, resume=resume, splits=("validation",))
+    return folders
 
-    Intervals are over seeds and sentences, of `results.bootstrap_interval`.
+
+def table(record: dict) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows of a record's summary, as text."""
+
+    def text(found: dict | None, sign: str = "") -> str:
+        if found is None:
+            return ""
+        low, high = (f"{100 * end:{sign}.1f}" for end in found["interval"])
+        return f"{100 * found['mean']:{sign}.1f} [{low}, {high}]"
+
+    head = ("part", "ratio", "way", "accuracy [95 %]", "minus uncut", "minus plain")
+    rows = [
+        (
+            row["part"],
+            "" if row["ratio"] is None else f"{row['ratio']:g}",
+            row["way"],
+            text(row["accuracy"]),
+            text(row.get("minus_uncut"), "+"),
+            text(row.get("minus_plain"), "+"),
+        )
+        for row in record["summary"]
+    ]
+    return head, rows
+
+
+def summary(points: Sequence[dict]) -> list[dict]:
+    """Means over seeds of each setting, and differences from the uncut model and from the plain way, paired.
+
+    Pairs are of a seed and a sentence, intervals over both, of `results.bootstrap_interval`.
     """
     settings = {(p["way"], p["ratio"], p["part"]): None for p in points}
 
@@ -112,10 +159,38 @@ def summary(points: Sequence[dict]) -> list[dict]:
     for way, ratio, part in settings:
         found = right(way, ratio, part)
         row = {"way": way, "ratio": ratio, "part": part, "accuracy": described(found)}
+        if way != "uncut":
+            row["minus_uncut"] = described(found - right("uncut", None, "none"))
         if way not in ("uncut", "plain"):
             row["minus_plain"] = described(found - right("plain", ratio, part))
         rows.append(row)
     return rows
+
+
+def hidden_states(model: "PreTrainedModel", dataset: "Dataset", tokenizer) -> list[Tensor]:
+    """The states after each layer of the encoder, of all real tokens of some sentences.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        As `tokenise` returns it.
+
+    Returns
+    -------
+    list of Tensor of shape (tokens, hidden)
+    """
+    found, columns = [], [name for name in dataset.column_names if name not in ("labels", "length")]
+    loader = DataLoader(
+        dataset.select_columns(columns), EVALUATION_BATCH, collate_fn=DataCollatorWithPadding(tokenizer)
+    )
+    model.eval()
+    with torch.inference_mode(), cached(model):
+        for batch in loader:
+            batch = batch.to(model.device)
+            real = batch["attention_mask"].bool()
+            states = model.base_model(**batch, output_hidden_states=True).hidden_states
+            found.append([layer[real] for layer in states[1:]])
+    return [torch.cat(layer) for layer in zip(*found, strict=True)]
 
 
 def _configs(runs: Sequence[Path]) -> list[dict]:
@@ -158,6 +233,8 @@ class _Run:
         for ratio in sorted({*ratios, layer_ratio}, reverse=True):
             parts = [*PARTS] * (ratio in ratios) + encoder_layers * (ratio == layer_ratio)
             settings += [(way, ratio, parts) for way in WAYS]
+        settings += [(ALLOTTED, ratio, [part]) for ratio in ratios for part in PARTS]
+        settings += [("plain", ratio, ["embedding"]) for ratio in ratios]
         found, total = [], sum(len(parts) for *_, parts in settings)
         with tqdm(desc=f"cutting seed {seed}", unit="point", total=total, disable=not progress) as bar:
             for way, ratio, parts in settings:
@@ -165,18 +242,28 @@ class _Run:
                 for part in parts:
                     path = folder / f"{seed}-{way}-{ratio}-{part.replace(' ', '-')}.json"
                     if not path.exists():
-                        cut = cut or self._cut(way, ratio)
+                        cut = cut or self._cut(way, ratio, parts[0])
                         point = {"seed": seed, "way": way, "ratio": ratio, "part": part, **self._measured(cut, part)}
                         results.write_record(point, path)
                     found.append(results.read_record(path))
                     bar.update()
         return found
 
-    def _cut(self, way: str, ratio: float | None) -> dict[str, MPOLayer]:
-        """All layers, cut in one way to one ratio; a part's are the same as if it were cut alone."""
+    def _cut(self, way: str, ratio: float | None, part: str) -> dict[str, MPOLayer]:
+        """Layers cut in one way to one ratio: the part's if it matters what is cut with what, else those of the encoder."""
         if way == "uncut":
             return self.layers
+        if part == "embedding":
+            model = copy.deepcopy(self._with_embedding)
+            truncate(model, ratio=ratio, part=part)
+            return {name: layer for name, layer in model.named_modules() if layer in layers_of_part(model, part)}
         model = copy.deepcopy(self.model)
+        if way == ALLOTTED:
+            layers = layers_of_part(model, part)
+            shapes = [layer.mpo.shape for layer in layers]
+            n_params = sum(shape.n_params(bonds_of_ratio(part, shape, ratio)) for shape in shapes)
+            truncate(model, n_params=n_params, part=part)
+            return {name: layer for name, layer in model.named_modules() if layer in layers}
         options = {**WAYS[way], **({"moments": self._moments} if "moments" in WAYS[way] else {})}
         truncate(model, ratio=ratio, **options)
         return {name: model.get_submodule(name) for name in self.layers}
@@ -185,6 +272,12 @@ class _Run:
     def _moments(self) -> dict[str, Moments]:
         sentences = [text for text, _ in self.trained[:CALIBRATION]]
         return input_moments(self.model, self.prepared.tokenizer, sentences, max_length=self.prepared.config.max_length)
+
+    @cached_property
+    def _with_embedding(self):
+        model = copy.deepcopy(self.model)
+        compress(model, which=["embedding"])
+        return model
 
     def _measured(self, cut: dict[str, MPOLayer], part: str) -> dict:
         """Counts, accuracy and hidden states of the model with the cut layers of a part in it."""
@@ -205,16 +298,8 @@ class _Run:
 
     @cached_property
     def _whole_states(self) -> list[Tensor]:
-        return list(self._states(self.model))
+        return self._states(self.model)
 
-    def _states(self, model) -> Iterator[Tensor]:
-        """The states after each encoder layer, of the real tokens of the first sentences: (tokens, hidden)."""
-        found, collate = [], DataCollatorWithPadding(self.prepared.tokenizer)
-        rows = self.rows.select(range(min(STATES_OF, len(self.rows)))).select_columns(["input_ids", "attention_mask"])
-        with torch.inference_mode(), cached(model):
-            for batch in DataLoader(rows, EVALUATION_BATCH, collate_fn=collate):
-                batch = batch.to(model.device)
-                real = batch["attention_mask"].bool()
-                states = model.base_model(**batch, output_hidden_states=True).hidden_states
-                found.append([layer[real] for layer in states[1:]])
-        return map(torch.cat, zip(*found, strict=True))
+    def _states(self, model) -> list[Tensor]:
+        rows = self.rows.select(range(min(STATES_OF, len(self.rows))))
+        return hidden_states(model, rows, self.prepared.tokenizer)

@@ -15,7 +15,7 @@ from mpo_tutorial.data import require_classes
 from mpo_tutorial.finetune import Prepared, evaluate, locked, prepare, run
 from mpo_tutorial.layers import mpo_layers
 from mpo_tutorial.ledger import Ledger
-from mpo_tutorial.model import truncate
+from mpo_tutorial.truncation import truncate
 
 # Of the largest bond; for the embedded model 192, 160, 128, 96, 80, 64, 48, 32.
 CURVE_SHARES = (1, 5 / 6, 2 / 3, 1 / 2, 5 / 12, 1 / 3, 1 / 4, 1 / 6)
@@ -118,7 +118,7 @@ def truncation_curve(prepared: Prepared, progress: bool) -> list[dict]:
     points = []
     for bond in tqdm(bonds, desc="truncating", unit="bond", disable=not progress):
         model = copy.deepcopy(prepared.model)
-        truncate(model, bond)
+        truncate(model, max_bond=bond)
         parameters = sum(layer.mpo.n_params for layer in mpo_layers(model))
         right = evaluate(model, dataset, prepared.tokenizer)
         points.append(

@@ -21,9 +21,10 @@ from mpo_tutorial.families import USUAL_PARTS
 from mpo_tutorial.layers import cached, mpo_layers
 from mpo_tutorial.ledger import Ledger
 from mpo_tutorial.metrics import measure
-from mpo_tutorial.model import compress, count, freeze_central, load_classifier, truncate
+from mpo_tutorial.model import compress, count, freeze_central, load_classifier
 from mpo_tutorial.sources import model_path
 from mpo_tutorial.training import train
+from mpo_tutorial.truncation import truncate
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,7 +69,7 @@ def prepare(config: RunConfig) -> Prepared:
     if layers:
         _use_as_it_is(config, len(layers[0].cores))
         if config.bond is not None:
-            truncate(model, config.bond)
+            truncate(model, max_bond=config.bond)
         ledger = Ledger.of(model)
     elif config.method == "light":
         ledger = compress(

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from mpo_tutorial.families import PARTS, USUAL_PARTS, matrices, place
+from mpo_tutorial.families import KINDS, PARTS, USUAL_PARTS, matrices, wanted
 from mpo_tutorial.layers import MPOEmbedding, MPOLayer, MPOLinear, cached, mpo_layers
 from mpo_tutorial.ledger import Ledger, Row
 from mpo_tutorial.linalg import relative_error
@@ -145,17 +145,11 @@ def outline(config: "PreTrainedConfig", n_labels: int = 2) -> "PreTrainedModel":
 
 
 def layers_of_part(model: nn.Module, part: str) -> list[MPOLayer]:
-    """The MPO layers of one of `families.PARTS` or of "all", shared ones once. Any other part is a ValueError."""
-    if part not in ("all", *PARTS):
-        raise ValueError(f"part is one of all, {', '.join(PARTS)}, got {part!r}")
+    """The MPO layers of "all", of one of `families.PARTS` or `KINDS`, shared ones once. Any other part is a ValueError."""
+    if part not in ("all", *PARTS, *KINDS):
+        raise ValueError(f"part is one of all, {', '.join((*PARTS, *KINDS))}, got {part!r}")
     layers = ((name, module) for name, module in model.named_modules() if isinstance(module, MPOLayer))
-    return [layer for name, layer in layers if part in ("all", place(name).part)]
-
-
-def truncate(model: nn.Module, max_bond: int, part: str = "all") -> None:
-    """Cap the bonds of the MPO layers of a part, in place and without retraining. Errors as in `MPO.compress`."""
-    for layer in layers_of_part(model, part):
-        layer.set_mpo(layer.mpo.compress(max_bond))
+    return [layer for name, layer in layers if wanted(name, [part])]
 
 
 def freeze_central(model: "PreTrainedModel", rest: str = "head") -> None:

@@ -161,6 +161,79 @@ class TradeoffExplorer:
         return figure
 
 
+class DepthExplorer:
+    """What cutting does to a tuned model, layer after layer: the states' errors and the accuracy, on record.
+
+    Parameters
+    ----------
+    record : dict
+        As `degradation.degradation` returns it.
+    """
+
+    def __init__(self, record: dict):
+        self.record = record
+        self._states: dict[tuple, dict[str, list]] = {}
+        for point in record["points"]:
+            ways = self._states.setdefault((point["part"], point["ratio"]), {})
+            ways.setdefault(point["way"], []).append(point["states"])
+        self._accuracy = {(row["way"], row["part"], row["ratio"]): row["accuracy"] for row in record["summary"]}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What was cut at every ratio."""
+        return tuple(dict.fromkeys(part for part, ratio in self._states if len(self.ratios_of(part)) > 1))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What was cut at one ratio alone: single layers."""
+        return tuple(part for part, ratio in self._states if part not in self.parts and ratio is not None)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Those of the parts, ascending."""
+        return tuple(sorted({ratio for part in self.parts for ratio in self.ratios_of(part)}))
+
+    def ratios_of(self, part: str) -> list[float]:
+        return [ratio for found, ratio in self._states if found == part and ratio is not None]
+
+    def states(self, part: str, ratio: float) -> dict[str, list[float]]:
+        """Relative errors after each layer by way, the mean over seeds."""
+        return {way: np.mean(errors, axis=0).tolist() for way, errors in self._states[part, ratio].items()}
+
+    def accuracy(self, way: str, part: str, ratio: float | None) -> dict:
+        """Mean and interval."""
+        return self._accuracy[way, part, ratio]
+
+    def losses_in_words(self) -> str:
+        """What cutting single layers costs, the plain way."""
+        rows = [row for row in self.record["summary"] if row["part"] in self.layers and row["way"] == "plain"]
+        losses = listed(f"{row['part']} {_points(row['minus_uncut'])}" for row in rows)
+        return f"Change of accuracy in points when one layer is cut the plain way: {losses}."
+
+    def gains_in_words(self, way: str, ratio: float) -> str:
+        """What a way brings over the plain one at equal parameters, paired by seed and sentence, in each part."""
+        rows = [row for row in self.record["summary"] if (row["way"], row["ratio"]) == (way, ratio)]
+        gains = listed(f"{row['part']} {_points(row['minus_plain'])}" for row in rows if row["part"] in self.parts)
+        return f"{result_plots.WAYS[way][2]} minus plain at {100 * ratio:.0f} %, in points: {gains}.".capitalize()
+
+    def in_words(self, part: str, ratio: float) -> str:
+        found = []
+        for way, errors in self.states(part, ratio).items():
+            accuracy = self.accuracy(way, part, ratio)
+            low, high = (100 * end for end in accuracy["interval"])
+            found.append(
+                f"{result_plots.WAYS[way][2]}: error {errors[0]:.2f} after the first layer, {errors[-1]:.2f} after the last, "
+                f"accuracy {100 * accuracy['mean']:.1f} % [{low:.1f}, {high:.1f}]"
+            )
+        return f"Cut in {part}, {100 * ratio:.0f} % of its parameters left. {listed(found)}."
+
+    def figure(self, part: str, ratio: float) -> Figure:
+        with plots.styled(2, (17, 6)) as (figure, (left, right)):
+            result_plots.errors_by_layer(left, self.states(part, ratio))
+            result_plots.accuracy_of_ways(right, self.record, part, ratio)
+        return figure
+
+
 class LedgerExplorer:
     """What light fine-tuning trains of the paper's models, and where it is; from their configs, without weights.
 
@@ -216,3 +289,8 @@ def _shipped() -> "Tuned":
 def _accuracy(score: dict) -> str:
     low, high = score["interval"]
     return f"{100 * score['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _points(found: dict) -> str:
+    low, high = (100 * end for end in found["interval"])
+    return f"{100 * found['mean']:+.1f} [{low:+.1f}, {high:+.1f}]"

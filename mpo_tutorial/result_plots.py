@@ -12,6 +12,14 @@ from mpo_tutorial.ledger import Ledger, Trained
 from mpo_tutorial.plots import BLUE, GREEN, GREY, ORANGE, styled
 from mpo_tutorial.results import TableRow, replacing
 
+# Ways of cutting: colour, marker, and what they are called.
+WAYS = {
+    "plain": (BLUE, "o", "plain"),
+    "allotted": (GREY, "^", "plain, bonds allotted"),
+    "bias": (ORANGE, "s", "plain, bias corrected"),
+    "fitted": (GREEN, "D", "fitted to the inputs"),
+}
+
 
 def trained_against_accuracy(ax: Axes, rows: list[TableRow]) -> Axes:
     """Test accuracy of each method against the parameters that it trained, with its interval."""
@@ -131,6 +139,71 @@ def kept(ax: Axes, whole: dict, chosen: dict, entropy: float) -> Axes:
     ax.set_title("What the cut keeps")
     ax.set_xlabel("% of what it was at full bond")
     ax.set_ylabel("")
+    return ax
+
+
+def accuracy_of_ways(ax: Axes, record: dict, part: str, ratio: float | None = None) -> Axes:
+    """Accuracy against what is left of a part's matrices, a line for each way of cutting, with intervals.
+
+    Parameters
+    ----------
+    record : dict
+        As `degradation.degradation` returns it.
+    ratio : float, optional
+        Marked.
+    """
+    rows = [row for row in record["summary"] if row["part"] == part]
+    for k, way in enumerate(dict.fromkeys(row["way"] for row in rows)):
+        colour, marker, name = WAYS[way]
+        found = [row for row in rows if row["way"] == way]
+        x = [100 * row["ratio"] + 0.6 * (k - 1) for row in found]  # side by side, so that intervals can be told apart
+        y = np.array([row["accuracy"]["mean"] for row in found])
+        ends = np.array([row["accuracy"]["interval"] for row in found]).T
+        style = {"fmt": marker + "-", "color": colour, "ms": 8, "lw": 2, "capsize": 4, "label": name}
+        ax.errorbar(x, 100 * y, 100 * np.abs(ends - y), **style)
+    uncut = next(row for row in record["summary"] if row["way"] == "uncut")["accuracy"]["mean"]
+    for level, name in ((uncut, "uncut"), (record["chance"], "guessing")):
+        ax.axhline(100 * level, color=GREY, ls=":", lw=2)
+        ax.annotate(
+            name, (0, 100 * level), (2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", color=GREY
+        )
+    if ratio is not None:
+        ax.axvline(100 * ratio, color="black", lw=1.5)
+    ax.legend(loc="lower right")
+    ax.set_title(f"Cut: {part}")
+    ax.set_xlabel("parameters left in the part (% of dense)")
+    ax.set_ylabel("accuracy (%), 95 % intervals")
+    return ax
+
+
+def losses_by_layer(ax: Axes, record: dict) -> Axes:
+    """Accuracy that is lost when a single layer is cut, by way of cutting, with intervals."""
+    rows = [row for row in record["summary"] if row["part"].startswith("layer ")]
+    for k, way in enumerate(dict.fromkeys(row["way"] for row in rows)):
+        colour, marker, name = WAYS[way]
+        found = [row for row in rows if row["way"] == way]
+        x = [int(row["part"].removeprefix("layer ")) + 0.1 * (k - 1) for row in found]
+        y = np.array([row["minus_uncut"]["mean"] for row in found])
+        ends = np.array([row["minus_uncut"]["interval"] for row in found]).T
+        ax.errorbar(x, 100 * y, 100 * np.abs(ends - y), fmt=marker, color=colour, ms=10, lw=2.5, capsize=5, label=name)
+    ax.axhline(0, color=GREY, ls=":", lw=2)
+    ax.legend(loc="lower right")
+    ax.set_title(f"One layer cut to {100 * record['layer_ratio']:.0f} %, the others whole")
+    ax.set_xlabel("layer")
+    ax.set_ylabel("change of accuracy (points), 95 %")
+    return ax
+
+
+def errors_by_layer(ax: Axes, errors: dict[str, Sequence[float]]) -> Axes:
+    """Relative error of the states after each layer of the encoder, a line for each way of cutting."""
+    for way, values in errors.items():
+        colour, marker, name = WAYS[way]
+        ax.plot(range(len(values)), values, marker + "-", color=colour, ms=9, lw=2.5, label=name)
+    ax.set_ylim(0)
+    ax.legend(loc="best")
+    ax.set_title("Error through the depth")
+    ax.set_xlabel("after layer")
+    ax.set_ylabel("error / norm of the states")
     return ax
 
 

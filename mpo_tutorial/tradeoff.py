@@ -13,7 +13,8 @@ from mpo_tutorial import checkpoint, entropy, results
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.finetune import Prepared, evaluate, prepare
 from mpo_tutorial.layers import MPOLayer, cached, mpo_layers
-from mpo_tutorial.model import layers_of_part, truncate
+from mpo_tutorial.model import layers_of_part
+from mpo_tutorial.truncation import truncate
 
 PARTS = ("all", "attention", "feed-forward")
 SHARES = tuple(k / 12 for k in range(12, 0, -1))  # of the largest bond; for the embedded model 192, 176 .. 16
@@ -101,7 +102,7 @@ class Tuned:
 
     def _cut(self, part: str, max_bond: int):
         model = copy.deepcopy(self.prepared.model)
-        truncate(model, max_bond, part)
+        truncate(model, max_bond=max_bond, part=part)
         return model
 
 

@@ -68,7 +68,7 @@ def truncate(
     _check_moments(moments, model)
     caps = dict.fromkeys(layers, max_bond)
     if ratio is not None:
-        caps = {name: _cap_of_ratio(name, layer.mpo.shape, ratio) for name, layer in layers.items()}
+        caps = {name: bonds_of_ratio(name, layer.mpo.shape, ratio) for name, layer in layers.items()}
     elif n_params is not None:
         spectra = {name: Spectra.of(layer.mpo.to_matrix(), layer.mpo.shape) for name, layer in layers.items()}
         caps = allocate(spectra, n_params=n_params).bonds
@@ -93,8 +93,8 @@ def _fit_layer(layer: MPOLinear, cut: MPO, moments: Moments, sweeps: int) -> MPO
     return fitted
 
 
-def _cap_of_ratio(name: str, shape: Shape, ratio: float) -> int:
-    """The largest cap on all bonds that keeps a matrix's cores within a share of its parameters."""
+def bonds_of_ratio(name: str, shape: Shape, ratio: float) -> tuple[int, ...]:
+    """The bonds under the largest cap that keeps a matrix's cores within a share of its parameters."""
     allowed, full = ratio * shape.in_size * shape.out_size, shape.full_bonds
 
     def size(cap: int) -> int:
@@ -103,7 +103,8 @@ def _cap_of_ratio(name: str, shape: Shape, ratio: float) -> int:
     if not allowed >= size(1):
         least = size(1) / (shape.in_size * shape.out_size)
         raise ValueError(f"the ratio cannot be below {least:.3g} for {name}, with all bonds at 1, got {ratio!r}")
-    return bisect_right(range(1, max(full) + 1), allowed, key=size)
+    cap = bisect_right(range(1, max(full) + 1), allowed, key=size)
+    return tuple(min(cap, bond) for bond in full)
 
 
 def _check_moments(moments: Mapping[str, Moments], model: nn.Module) -> None:

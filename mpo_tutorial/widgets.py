@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mpo_tutorial import plots, results
 from mpo_tutorial.explorers import BondExplorer, EntropyExplorer, RankExplorer
-from mpo_tutorial.model_explorers import LedgerExplorer, ModelMap, TradeoffExplorer
+from mpo_tutorial.model_explorers import DepthExplorer, LedgerExplorer, ModelMap, TradeoffExplorer
 from mpo_tutorial.shapes import Shape
 
 if TYPE_CHECKING:
@@ -94,6 +94,17 @@ def ledger_explorer(explorer: LedgerExplorer) -> "Widget":
     name = ipywidgets.Dropdown(options=explorer.names, description="model")
     choice = ipywidgets.Dropdown(options=explorer.choices, description="matrices")
     return ipywidgets.VBox([name, choice, _following([name, choice], explorer)[0]])
+
+
+def depth_explorer(explorer: DepthExplorer) -> "Widget":
+    """Which matrices to cut, and to which share; errors through the depth and accuracies on record follow."""
+    import ipywidgets
+
+    part = ipywidgets.Dropdown(options=explorer.parts, description="cut in")
+    ratio = ipywidgets.SelectionSlider(
+        options=explorer.ratios, value=explorer.ratios[-1], description="ratio", continuous_update=False
+    )
+    return ipywidgets.VBox([part, ratio, _following([part, ratio], explorer)[0]])
 
 
 def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":

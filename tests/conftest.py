@@ -113,6 +113,31 @@ def tiny_tuned(tiny_light_run):
     return Tuned.of(config, tiny_light_run / "task.safetensors")
 
 
+@pytest.fixture(scope="session")
+def tiny_light_runs(tiny_light_run, tmp_path_factory) -> list[Path]:
+    """Two light runs that differ in the seed."""
+    from mpo_tutorial.config import RunConfig
+    from mpo_tutorial.finetune import prepare, run
+    from mpo_tutorial.tradeoff import config_of_run
+
+    config = {**config_of_run(tiny_light_run).as_dict(), "seed": 1}
+    second = tmp_path_factory.mktemp("second") / "light"
+    run(prepare(RunConfig(**config)), second, progress=False)
+    return [tiny_light_run, second]
+
+
+RATIOS, LAYER_RATIO = (0.5, 0.2), 0.5
+
+
+@pytest.fixture(scope="session")
+def tiny_degradation(tiny_light_runs, tmp_path_factory) -> tuple[dict, Path]:
+    """What cutting the two costs, and the folder with the points."""
+    from mpo_tutorial.degradation import degradation
+
+    out = tmp_path_factory.mktemp("degradation")
+    return degradation(tiny_light_runs, out, ratios=RATIOS, layer_ratio=LAYER_RATIO, progress=False), out
+
+
 @pytest.fixture
 def tiny_task(tmp_path, tiny_rows) -> str:
     """A CSV of 160 sentences."""

@@ -16,8 +16,9 @@ from transformers import (
 )
 
 from mpo_tutorial.layers import MPOEmbedding, mpo_layers
-from mpo_tutorial.model import compress, decompress, load_classifier, truncate
+from mpo_tutorial.model import compress, decompress, load_classifier
 from mpo_tutorial.sources import model_path
+from mpo_tutorial.truncation import truncate
 
 IDS = torch.tensor([[5, 9, 96, 1, 1], [7, 0, 3, 4, 8]])
 
@@ -82,7 +83,7 @@ def test_the_embedded_model_round_trips(tmp_path):
 def test_a_truncation_after_loading_is_saved_as_well(make, tmp_path):
     make().save_pretrained(tmp_path / "first")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "first")
-    truncate(model, 2)
+    truncate(model, max_bond=2)
     model.save_pretrained(tmp_path / "second")
     model.base_model.save_pretrained(tmp_path / "encoder")
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "second")

@@ -11,7 +11,8 @@ from mpo_tutorial.checkpoint import SharedBase, fingerprint
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.finetune import prepare, run
 from mpo_tutorial.layers import mpo_layers
-from mpo_tutorial.model import compress, load_classifier, truncate
+from mpo_tutorial.model import compress, load_classifier
+from mpo_tutorial.truncation import truncate
 
 LIKES = "number 3 is a great film"
 
@@ -22,7 +23,7 @@ def tasks(tmp_path_factory, tiny_model, tiny_rows):
     folder = tmp_path_factory.mktemp("tasks")
     model, tokenizer = load_classifier(tiny_model, 2, seed=0)
     compress(model, which=["all"])
-    truncate(model, 12)
+    truncate(model, max_bond=12)
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     labels = {

@@ -2,37 +2,22 @@ import json
 
 import numpy as np
 import pytest
+from conftest import LAYER_RATIO, RATIOS
 
 from mpo_tutorial import results
-from mpo_tutorial.config import RunConfig
 from mpo_tutorial.degradation import WAYS, degradation
-from mpo_tutorial.finetune import evaluate, prepare, run
+from mpo_tutorial.finetune import evaluate
 from mpo_tutorial.layers import MPOLayer
-from mpo_tutorial.tradeoff import PARTS, Tuned, config_of_run
+from mpo_tutorial.tradeoff import PARTS, Tuned
 from mpo_tutorial.truncation import truncate
 
-RATIOS, LAYER_RATIO = (0.5, 0.2), 0.5
 
-
-@pytest.fixture(scope="module")
-def runs(tiny_light_run, tmp_path_factory) -> list:
-    """Two light runs that differ in the seed."""
-    config = {**config_of_run(tiny_light_run).as_dict(), "seed": 1}
-    second = tmp_path_factory.mktemp("second") / "light"
-    run(prepare(RunConfig(**config)), second, progress=False)
-    return [tiny_light_run, second]
-
-
-@pytest.fixture(scope="module")
-def made(runs, tmp_path_factory) -> tuple:
-    out = tmp_path_factory.mktemp("degradation")
-    return degradation(runs, out, ratios=RATIOS, layer_ratio=LAYER_RATIO, progress=False), out
-
-
-def test_there_is_a_point_for_every_setting_and_seed(made):
-    record, _ = made
+def test_there_is_a_point_for_every_setting_and_seed(tiny_degradation):
+    record, _ = tiny_degradation
     expected = {("uncut", None, "none")}
     expected |= {(way, ratio, part) for way in WAYS for ratio in RATIOS for part in PARTS}
+    expected |= {("allotted", ratio, part) for ratio in RATIOS for part in PARTS}
+    expected |= {("plain", ratio, "embedding") for ratio in RATIOS}
     expected |= {(way, LAYER_RATIO, f"layer {k}") for way in WAYS for k in (0, 1)}
     found = [(p["seed"], p["way"], p["ratio"], p["part"]) for p in record["points"]]
     assert len(found) == len(set(found))
@@ -41,9 +26,9 @@ def test_there_is_a_point_for_every_setting_and_seed(made):
     assert {(row["way"], row["ratio"], row["part"]) for row in record["summary"]} == expected
 
 
-def test_points_are_those_of_models_cut_part_by_part_on_unused_sentences(made, runs):
-    record, _ = made
-    prepared = Tuned.of_run(runs[0]).prepared
+def test_points_are_those_of_models_cut_part_by_part_on_unused_sentences(tiny_degradation, tiny_light_runs):
+    record, _ = tiny_degradation
+    prepared = Tuned.of_run(tiny_light_runs[0]).prepared
     task = prepared.task
     trained = task.train(prepared.config.train_size)
     assert record["sentences"] == len(task.splits["train"]) - len(trained) > 0
@@ -59,8 +44,8 @@ def test_points_are_those_of_models_cut_part_by_part_on_unused_sentences(made, r
     np.testing.assert_array_equal(results.right(point["accuracy"]), right)
 
 
-def test_states_err_from_the_first_cut_layer_on(made):
-    for point in made[0]["points"]:
+def test_states_err_from_the_first_cut_layer_on(tiny_degradation):
+    for point in tiny_degradation[0]["points"]:
         assert len(point["states"]) == 2
         if point["way"] == "uncut":
             assert point["states"] == [0.0, 0.0]
@@ -71,13 +56,14 @@ def test_states_err_from_the_first_cut_layer_on(made):
             assert min(point["states"]) > 0
 
 
-def test_ways_are_compared_at_equal_parameters_by_paired_differences(made):
-    record, _ = made
+def test_ways_are_compared_at_equal_parameters_by_paired_differences(tiny_degradation):
+    record, _ = tiny_degradation
     by_setting = {}
     for point in record["points"]:
         by_setting.setdefault((point["ratio"], point["part"]), []).append(point)
     for points in by_setting.values():
-        assert len({p["parameters"] for p in points}) == 1
+        (equal,) = {p["parameters"] for p in points if p["way"] != "allotted"}
+        assert [p["parameters"] for p in points if not 0.5 * equal <= p["parameters"] <= equal] == [], equal
     for row in record["summary"]:
         points = by_setting[row["ratio"], row["part"]]
         accuracies = {
@@ -85,35 +71,35 @@ def test_ways_are_compared_at_equal_parameters_by_paired_differences(made):
             for way in {p["way"] for p in points}
         }
         assert row["accuracy"]["mean"] == pytest.approx(accuracies[row["way"]])
-        if row["way"] in ("bias", "fitted"):
+        if row["way"] not in ("uncut", "plain"):
             assert row["minus_plain"]["mean"] == pytest.approx(accuracies[row["way"]] - accuracies["plain"])
             low, high = row["minus_plain"]["interval"]
             assert low <= row["minus_plain"]["mean"] <= high
-        assert ("minus_plain" in row) == (row["way"] in ("bias", "fitted"))
+        assert ("minus_plain" in row) == (row["way"] not in ("uncut", "plain"))
 
 
-def test_points_that_are_there_are_read_and_only_the_others_made(made, runs):
-    record, out = made
+def test_points_that_are_there_are_read_and_only_the_others_made(tiny_degradation, tiny_light_runs):
+    record, out = tiny_degradation
     kept, lost = sorted((out / "points").iterdir())[:2]
     marked = {**json.loads(kept.read_text()), "parameters": -1}
     kept.write_text(json.dumps(marked))
     lost_before = json.loads(lost.read_text())
     lost.unlink()
-    again = degradation(runs, out, ratios=RATIOS, layer_ratio=LAYER_RATIO, resume=True, progress=False)
+    again = degradation(tiny_light_runs, out, ratios=RATIOS, layer_ratio=LAYER_RATIO, resume=True, progress=False)
     assert [p["parameters"] for p in again["points"]].count(-1) == 1
     assert json.loads(lost.read_text()) == lost_before
     with pytest.raises(ValueError, match="resumed with the options they were made with"):
-        degradation(runs, out, ratios=(0.5,), layer_ratio=LAYER_RATIO, resume=True, progress=False)
-    anew = degradation(runs[:1], out, ratios=(), layer_ratio=LAYER_RATIO, progress=False)
+        degradation(tiny_light_runs, out, ratios=(0.5,), layer_ratio=LAYER_RATIO, resume=True, progress=False)
+    anew = degradation(tiny_light_runs[:1], out, ratios=(), layer_ratio=LAYER_RATIO, progress=False)
     assert len(anew["points"]) == len(list((out / "points").iterdir())) == 1 + 2 * len(WAYS)
     assert all(point in record["points"] for point in anew["points"])
 
 
-def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path, tiny_light_run):
+def test_runs_that_do_not_belong_together_are_refused(tiny_light_runs, tmp_path, tiny_light_run):
     with pytest.raises(ValueError, match="a finished light run is needed at least, got none"):
         degradation([], tmp_path)
     with pytest.raises(ValueError, match="runs differ in the seed and in nothing else, got seeds"):
-        degradation([runs[0], runs[0]], tmp_path)
+        degradation([tiny_light_runs[0], tiny_light_runs[0]], tmp_path)
     with pytest.raises(FileNotFoundError, match="holds no finished run"):
         degradation([tmp_path], tmp_path / "out")
     record = results.read_record(tiny_light_run / "record.json")
@@ -124,6 +110,6 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path, tiny_light
     ):
         results.write_record({**record, "config": {**record["config"], **change}}, tmp_path / "record.json")
         with pytest.raises(ValueError, match=message):
-            degradation([runs[0], tmp_path], tmp_path / "out")
+            degradation([tiny_light_runs[0], tmp_path], tmp_path / "out")
     with pytest.raises(ValueError, match="was not trained on; it used all of"):
         degradation([tmp_path], tmp_path / "out", progress=False)

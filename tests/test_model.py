@@ -7,8 +7,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mpo_tutorial.layers import MPOLinear, cached, mpo_layers
-from mpo_tutorial.model import compress, count, freeze_central, load_classifier, truncate
+from mpo_tutorial.model import compress, count, freeze_central, load_classifier
 from mpo_tutorial.sources import model_path
+from mpo_tutorial.truncation import truncate
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_any_number_of_cores_from_two(tiny, n_cores):
 def test_truncation_caps_all_bonds_and_keeps_what_survives(tiny):
     compress(tiny)
     before = [layer.mpo for layer in mpo_layers(tiny)]
-    truncate(tiny, 5)
+    truncate(tiny, max_bond=5)
     for layer, mpo in zip(mpo_layers(tiny), before, strict=True):
         assert max(layer.mpo.bonds) == 5
         torch.testing.assert_close(layer.mpo.to_matrix(), mpo.compress(5).to_matrix())
@@ -97,7 +98,7 @@ def test_compressing_with_a_cap_is_compressing_and_truncating(tiny):
     other = copy.deepcopy(tiny)
     compress(tiny, max_bond=5)
     compress(other)
-    truncate(other, 5)
+    truncate(other, max_bond=5)
     for a, b in zip(mpo_layers(tiny), mpo_layers(other), strict=True):
         torch.testing.assert_close(a.mpo.to_matrix(), b.mpo.to_matrix(), atol=1e-3, rtol=1e-2)
 

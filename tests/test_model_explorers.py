@@ -3,7 +3,8 @@ import pytest
 
 from mpo_tutorial import results, tradeoff
 from mpo_tutorial.model import load_classifier
-from mpo_tutorial.model_explorers import ModelMap, TradeoffExplorer
+from mpo_tutorial.model_explorers import DepthExplorer, LedgerExplorer, ModelMap, TradeoffExplorer
+from mpo_tutorial.report import look_at
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +52,36 @@ def test_the_tradeoff_says_what_is_on_record_and_what_was_measured(tiny_light_ru
     assert live["accuracy"] == recorded
     assert f"Measured here, on 10 of them: {100 * recorded:.1f} %" in explorer.in_words("attention", 2)
     assert "Measured" not in explorer.in_words("all", 2)
+
+
+def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_degradation):
+    record, _ = tiny_degradation
+    explorer = DepthExplorer(record)
+    assert explorer.parts == (*tradeoff.PARTS, "embedding")
+    assert explorer.layers == ("layer 0", "layer 1")
+    assert explorer.ratios == (0.2, 0.5)
+    points = [p for p in record["points"] if (p["way"], p["part"], p["ratio"]) == ("fitted", "attention", 0.2)]
+    assert len(points) == 2
+    assert explorer.states("attention", 0.2)["fitted"] == pytest.approx(np.mean([p["states"] for p in points], axis=0))
+    accuracy = np.mean([p["accuracy"]["accuracy"] for p in points])
+    words = explorer.in_words("attention", 0.2)
+    assert "Cut in attention, 20 % of its parameters left. plain: error " in words
+    assert f"fitted to the inputs: error {np.mean([p['states'][0] for p in points]):.2f} after the first" in words
+    assert f"accuracy {100 * accuracy:.1f} % [" in words
+    plain = np.mean(
+        [p["accuracy"]["accuracy"] for p in record["points"] if p["part"] == "layer 1" and p["way"] == "plain"]
+    )
+    uncut = np.mean([p["accuracy"]["accuracy"] for p in record["points"] if p["way"] == "uncut"])
+    assert f"layer 1 {100 * (plain - uncut):+.1f} [" in explorer.losses_in_words()
+    assert "Fitted to the inputs minus plain at 20 %, in points: all " in explorer.gains_in_words("fitted", 0.2)
+
+
+def test_the_ledgers_are_those_of_the_configs():
+    explorer = LedgerExplorer(["albert-base-v2", "distilbert-base-uncased"])
+    for choice, parts in explorer.CHOICES.items():
+        for name, view in zip(explorer.names, explorer.views(choice), strict=True):
+            assert view.cells() == look_at(name, which=parts).cells()
+    assert "albert-base-v2: 11.7 M parameters, 11.5 M of them in 8 matrices" in explorer.in_words(
+        "albert-base-v2", "the paper's"
+    )
+    assert "1.19 M, 10.2 %" in explorer.in_words("albert-base-v2", "the paper's")

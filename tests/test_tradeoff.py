@@ -71,7 +71,9 @@ def test_what_is_no_finished_light_run_is_refused(tmp_path, tiny_light_run):
 
 
 def test_an_unknown_part_is_refused(tiny_tuned):
-    with pytest.raises(ValueError, match=r"part is one of all, embedding, .* projection, got 'head'"):
+    with pytest.raises(
+        ValueError, match=r"part is one of all, embedding, .* projection, .*, feed-forward out, got 'head'"
+    ):
         layers_of_part(tiny_tuned.prepared.model, "head")
 
 

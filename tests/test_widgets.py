@@ -97,6 +97,22 @@ def test_layer_and_matrix_are_chosen_from_lists(tiny_model):
     assert not plt.get_fignums()
 
 
+def test_cuts_and_ledgers_are_chosen_from_lists(tiny_degradation):
+    from mpo_tutorial.model_explorers import DepthExplorer, LedgerExplorer
+
+    part, ratio, shown = widgets.depth_explorer(DepthExplorer(tiny_degradation[0])).children
+    for name in part.options:
+        part.value = name
+        for share in ratio.options:
+            ratio.value = share
+            assert f"Cut in {name}, {100 * share:.0f} % of its parameters left" in shown.value
+    name, choice, shown = widgets.ledger_explorer(LedgerExplorer(["albert-base-v2"])).children
+    for label in choice.options:
+        choice.value = label
+        assert "albert-base-v2: 11.7 M parameters" in shown.value
+    assert not plt.get_fignums()
+
+
 def test_the_tradeoff_is_measured_at_a_click():
     part, bond, (button, bar), shown = (
         child.children if hasattr(child, "children") else child for child in widgets.tradeoff_explorer().children
