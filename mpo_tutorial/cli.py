@@ -157,9 +157,19 @@ def compress(
     matrices: Matrices = None,
     cores: Cores = RunConfig.cores,
     bond: Bond = RunConfig.bond,
+    cutoff: Annotated[
+        float | None, typer.Option(parser=REAL, metavar="NUMBER", help="Relative weight that a bond may lose.")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(parser=REAL, metavar="NUMBER", help="Share of its numbers that each matrix keeps.")
+    ] = None,
+    params: Annotated[
+        int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Numbers in all cores; bonds are allotted.")
+    ] = None,
+    fit: Annotated[str | None, typer.Option(help="A task: fit what is cut to the inputs of its sentences.")] = None,
     out: Out = Path("runs/compress"),
 ):
-    """Make a model's matrices MPOs and save it; or print and draw what that would give (--report)."""
+    """Make a model's matrices MPOs, cut them, and save it; or print and draw what full bonds would give (--report)."""
     from mpo_tutorial.report import draw, known, look_at, save_compressed
 
     names = [*(models or ()), *map(str, config or ())]
@@ -168,10 +178,17 @@ def compress(
             f"compress takes one model, --report models or configs; got {len(names)}. Without a network it knows "
             f"{', '.join(known())}"
         )
+    limits = {"max_bond": bond, "cutoff": cutoff, "ratio": ratio, "n_params": params}
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    if len(limits) > 1 or (report and limits.keys() - {"max_bond"}) or (fit and (report or not limits)):
+        raise ValueError(
+            "one of --bond, --cutoff, --ratio and --params says how far to cut, --fit goes with one of them, and --report only "
+            f"with --bond; got {', '.join(limits) or 'none'}"
+        )
     which = matrices.split(",") if matrices else None
     if not report:
         _require_writable(out)
-        ledger = save_compressed(names[0], out, cores, bond, which)
+        ledger = save_compressed(names[0], out, cores, which, limits, fit)
         _print_table(ledger.HEAD, ledger.cells())
         console.print(f"Saved: {out}   After `import mpo_tutorial` it is loaded by transformers' Auto classes.")
         return

@@ -1,17 +1,23 @@
 """What the command `compress` does: a model's ledger, with or without its weights, and the compressed model in a folder."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from mpo_tutorial import result_plots
+from mpo_tutorial.config import RunConfig
+from mpo_tutorial.data import load_task
+from mpo_tutorial.degradation import CALIBRATION
 from mpo_tutorial.families import KNOWN, PAPERS_PARTS, USUAL_PARTS, known_config
-from mpo_tutorial.ledger import Ledger, Trained
+from mpo_tutorial.fitting import input_moments
+from mpo_tutorial.ledger import Ledger, Row, Trained
+from mpo_tutorial.linalg import relative_error
 from mpo_tutorial.model import compress, count, load_classifier, outline, quiet_transformers
 from mpo_tutorial.plots import styled
 from mpo_tutorial.sources import EMBEDDED_MODELS, model_path
+from mpo_tutorial.truncation import truncate
 
 INCHES_PER_MATRIX = 0.3
 
@@ -58,11 +64,40 @@ def draw(view: Trained, folder: Path) -> Path:
 
 
 def save_compressed(
-    name: str, out: Path, n_cores: int = 5, max_bond: int | None = None, which: Sequence[str] | None = None
+    name: str,
+    out: Path,
+    n_cores: int = 5,
+    which: Sequence[str] | None = None,
+    limits: Mapping[str, float] | None = None,
+    fit_to: str | None = None,
 ) -> Ledger:
-    """Compress a model and write it with its tokenizer to a folder. Errors as in `look_at`, and OSError."""
+    """Compress a model and write it with its tokenizer to a folder.
+
+    Parameters
+    ----------
+    limits : mapping, optional
+        max_bond, cutoff, ratio or n_params: how `truncate` is told to cut. Without one the bonds stay full.
+    fit_to : str, optional
+        A task, to whose training sentences the cut is fitted.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ConnectionError, OSError
+        As in `look_at`, `truncate` and `load_task`; or if the folder cannot be written.
+    """
     model, tokenizer = load_classifier(model_path(name), 2, seed=0)
-    ledger = compress(model, n_cores, max_bond, which or USUAL_PARTS)
+    ledger = compress(model, n_cores, which=which or USUAL_PARTS)
+    if limits:
+        moments = None
+        if fit_to is not None:
+            texts = [text for text, _ in load_task(fit_to).train(None)[:CALIBRATION]]
+            moments = input_moments(model, tokenizer, texts, max_length=RunConfig.max_length, progress=True)
+        whole = {row.name: model.get_submodule(row.name).mpo.to_matrix() for row in ledger.rows}
+        truncate(model, **limits, moments=moments, progress=True)
+        cut = {name: model.get_submodule(name) for name in whole}
+        ledger = Ledger(
+            tuple(Row.of(name, cut[name], relative_error(cut[name].mpo.to_matrix(), whole[name])) for name in whole)
+        )
     try:
         with quiet_transformers():
             model.save_pretrained(out)

@@ -48,6 +48,9 @@ def refusal(done: subprocess.CompletedProcess) -> str:
             ["compress", "--report", "albert-base-v2", "--matrices", "quary"],
             "or by a pattern such as '*.layer.0.*', got 'quary'",
         ),
+        (["compress", "minilm", "--bond", "4", "--ratio", "0.5"], "--report only with --bond; got max_bond, ratio"),
+        (["compress", "minilm", "--fit", "rotten_tomatoes"], "--report only with --bond; got none"),
+        (["compress", "albert-base-v2", "--report", "--ratio", "0.5"], "--report only with --bond; got ratio"),
         (["fintune"], "No such command 'fintune'"),
     ],
 )

@@ -55,10 +55,21 @@ def test_kinds_of_all_layers_add_up(tiny_model):
     assert sum(part.total for part in kinds.values()) == ledger.total
 
 
-def test_the_folder_of_a_compressed_model_is_loaded_again(tiny_model, tmp_path):
-    ledger = save_compressed(tiny_model, tmp_path, n_cores=3, max_bond=4, which=["attention"])
+@pytest.mark.parametrize("limit", [{"max_bond": 4}, {"cutoff": 0.1}, {"ratio": 0.5}, {"n_params": 5000}, {}])
+def test_the_folder_of_a_compressed_model_is_loaded_again(tiny_model, tmp_path, limit):
+    ledger = save_compressed(tiny_model, tmp_path, n_cores=3, which=["attention"], limits=limit)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert sum(layer.mpo.n_params for layer in mpo_layers(model)) == ledger.total
+    assert (ledger.largest_error > 0.05) == bool(limit)
+
+
+def test_a_fitted_cut_is_further_from_the_weights(tiny_model, tiny_task, tmp_path):
+    plain, fitted = (
+        save_compressed(tiny_model, tmp_path / str(task), limits={"ratio": 0.5}, fit_to=task)
+        for task in (None, tiny_task)
+    )
+    assert fitted.total == plain.total
+    assert fitted.largest_error > plain.largest_error
 
 
 def test_files_that_are_no_configs_are_refused(tmp_path):
