@@ -5,6 +5,7 @@ A compressed BERT keeps transformers' code and gets a class and a config of its 
 `import mpo_tutorial` the Auto classes know these names; without it they refuse them.
 """
 
+import copy
 import json
 import math
 import re
@@ -119,13 +120,15 @@ def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module]) -> No
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layers[old])
     mpo = any(isinstance(module, MPOLayer) for module in model.modules())
-    for thing in (model.config, *model.modules()):
-        if isinstance(thing, PreTrainedConfig | PreTrainedModel):
-            plain = next(cls for cls in type(thing).__mro__ if cls.__module__ != __name__)
-            thing.__class__ = mpo_class(plain) if mpo else plain
-        if isinstance(thing, PreTrainedModel):
+    old, new = model.config, copy.deepcopy(model.config)  # the caller's own may serve other models
+    new.__class__ = _class_of(new, mpo)
+    for module in model.modules():
+        if getattr(module, "config", None) is old:
+            module.config = new
+        if isinstance(module, PreTrainedModel):
+            module.__class__ = _class_of(module, mpo)
             # Filled by a model's __init__, and without an entry for its class a model returns no hidden states.
-            dict.__setitem__(_CAN_RECORD_REGISTRY, str(type(thing)), thing._can_record_outputs)
+            dict.__setitem__(_CAN_RECORD_REGISTRY, str(type(module)), module._can_record_outputs)
     if mpo:
         register()
         model.config.mpo = description(model)
@@ -144,6 +147,11 @@ def description(model: PreTrainedModel) -> dict[str, dict]:
             full_name = f"{model.base_model_prefix}.{name}" if model.base_model is model else name
             found[full_name] = {key: list(value) for key, value in {**sides, "bonds": mpo.bonds}.items()}
     return found
+
+
+def _class_of(thing: PreTrainedModel | PreTrainedConfig, mpo: bool) -> type:
+    plain = next(cls for cls in type(thing).__mro__ if cls.__module__ != __name__)
+    return mpo_class(plain) if mpo else plain
 
 
 def _output_layer(model: PreTrainedModel) -> nn.Module | None:

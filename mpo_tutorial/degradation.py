@@ -193,6 +193,11 @@ def hidden_states(model: "PreTrainedModel", dataset: "Dataset", tokenizer) -> li
     return [torch.cat(layer) for layer in zip(*found, strict=True)]
 
 
+def state_errors(states: Sequence[Tensor], whole: Sequence[Tensor]) -> list[float]:
+    """Relative error after each layer, in the Frobenius norm over tokens."""
+    return [relative_error(found, right) for found, right in zip(states, whole, strict=True)]
+
+
 def _configs(runs: Sequence[Path]) -> list[dict]:
     """The configs of the runs, checked to differ in the seed alone."""
     if not runs:
@@ -290,10 +295,7 @@ class _Run:
             "parameters": sum(cut[name].mpo.n_params for name in chosen),
             "dense": dense,
             "accuracy": results.score(evaluate(model, self.rows, self.prepared.tokenizer)),
-            "states": [
-                relative_error(states, whole)
-                for states, whole in zip(self._states(model), self._whole_states, strict=True)
-            ],
+            "states": state_errors(self._states(model), self._whole_states),
         }
 
     @cached_property

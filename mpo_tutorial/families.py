@@ -47,6 +47,7 @@ KNOWN = {
     "google/mobilebert-uncased": ("mobilebert", {}),
     "roberta-base": ("roberta", {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}),
 }
+PAPERS_MODELS = tuple(KNOWN)[:4]
 
 
 class Place(NamedTuple):

@@ -106,7 +106,8 @@ def compress(
         )
         shape = usual_shape(*matrix.shape, n_cores)
         if matrix.is_meta:
-            layer = kind.random(shape, max_bond)
+            with matrix.device:
+                layer = kind.random(shape, max_bond)
             error = None
         else:
             layer = kind.from_dense(module, shape, max_bond)

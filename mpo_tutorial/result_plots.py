@@ -164,12 +164,11 @@ def accuracy_of_ways(ax: Axes, record: dict, part: str, ratio: float | None = No
     uncut = next(row for row in record["summary"] if row["way"] == "uncut")["accuracy"]["mean"]
     for level, name in ((uncut, "uncut"), (record["chance"], "guessing")):
         ax.axhline(100 * level, color=GREY, ls=":", lw=2)
-        ax.annotate(
-            name, (0, 100 * level), (2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", color=GREY
-        )
+        ax.annotate(name, (100, 100 * level), (0, 3), textcoords="offset points", ha="right", color=GREY)
     if ratio is not None:
         ax.axvline(100 * ratio, color="black", lw=1.5)
-    ax.legend(loc="lower right")
+    ax.set_xlim(right=101)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1)
     ax.set_title(f"Cut: {part}")
     ax.set_xlabel("parameters left in the part (% of dense)")
     ax.set_ylabel("accuracy (%), 95 % intervals")

@@ -84,6 +84,7 @@ def test_full_bonds_change_nothing_and_decompress_gives_the_plain_model_back(tin
     assert not mpo_layers(plain)
     assert count(plain) == count(dense)
     assert mpo_layers(mpo), "the compressed model stays as it was"
+    assert len({id(module.config) for module in mpo.modules() if hasattr(module, "config")}) == 1
     with torch.no_grad():
         expected = dense(IDS).logits
         torch.testing.assert_close(mpo(IDS).logits, expected, atol=2e-4, rtol=1e-4)
@@ -184,9 +185,14 @@ def test_known_models_have_the_sizes_that_the_paper_gives():
 
 def test_an_outline_has_the_ledger_of_the_model_itself(tiny_config):
     config = tiny_config("mobilebert")
+    before = config.to_dict()
     with_weights, without = (
         compress(model, n_cores=3, max_bond=4, which=["all"]) for model in (classifier(config), outline(config))
     )
+    assert config.to_dict() == before
+    model = outline(config)
+    compress(model, n_cores=3, which=["all"])
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
     for row, other in zip(with_weights.rows, without.rows, strict=True):
         assert (row.name, row.bonds, row.central, row.auxiliary) == (
             other.name,

@@ -5,12 +5,12 @@ from functools import cache
 import numpy as np
 
 from mpo_tutorial.exercises import Exercise
+from mpo_tutorial.families import PAPERS_MODELS
 from mpo_tutorial.shapes import balanced_shape
 from mpo_tutorial.truncation import bonds_of_ratio
 
 RATIO = 0.4
 QUERY = balanced_shape(384, 384)
-MODELS = ("bert-base-uncased", "albert-base-v2", "distilbert-base-uncased", "google/mobilebert-uncased")
 
 
 def best_for_inputs(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def _shares() -> tuple[float, float, float]:
     """In per cent: auxiliary numbers over all, a mean over models; the same over pooled numbers; all but central ones."""
     from mpo_tutorial.report import look_at
 
-    views = [look_at(name) for name in MODELS]
+    views = [look_at(name) for name in PAPERS_MODELS]
     auxiliary = np.mean([view.auxiliary / view.dense for view in views])
     everything = np.mean([view.everything / view.dense for view in views])
     pooled = sum(view.auxiliary for view in views) / sum(view.dense for view in views)
@@ -115,7 +115,7 @@ EXERCISES = (
         answer=lambda: 100 - _shares()[0],
         solution=(
             "from mpo_tutorial.report import look_at\n"
-            f"views = [look_at(name) for name in {MODELS!r}]\n"
+            f"views = [look_at(name) for name in {PAPERS_MODELS}]\n"
             "100 * np.mean([1 - view.auxiliary / view.dense for view in views])"
         ),
         hint='explorer.views("the paper\'s") holds the four; each has .auxiliary and .dense.',
