@@ -239,6 +239,32 @@ def test_report_prints_the_shipped_comparison(mpo_tutorial_command, tmp_path):
     assert "95 % interval" in done.stdout
 
 
+def test_truncate_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
+    options = [
+        "--model",
+        tiny_model,
+        "--task",
+        tiny_task,
+        "--train-size",
+        96,
+        "--epochs",
+        1,
+        "--seeds",
+        1,
+        "--device",
+        "cpu",
+    ]
+    first = mpo_tutorial_command("truncate", *options, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    record = json.loads((tmp_path / "runs/truncate/record.json").read_text())
+    assert record["kind"] == "degradation"
+    assert record["summary"][0]["way"] == "uncut"
+    assert re.search(r"attention +0\.4 +fitted +\d", first.stdout)
+    assert "seeds is an integer of at least 1, got 0" in refusal(
+        mpo_tutorial_command("truncate", "--seeds", 0, cwd=tmp_path)
+    )
+
+
 def test_report_of_runs_gives_the_score_of_nine_glue_tasks_alone(mpo_tutorial_command, tmp_path):
     folders = []
     for k, (name, task) in enumerate(GLUE.items()):
