@@ -200,7 +200,7 @@ def compress(
         console.print(f"Picture: {draw(view, out)}")
     console.print("\nWhat light fine-tuning trains, classifiers not counted:")
     _print_table(views[0].HEAD, [view.cells() for view in views])
-    for name, fewer in (("auxiliary cores alone", "auxiliary"), ("rest=all", "everything")):
+    for name, fewer in (("auxiliary cores alone", "auxiliary"), ("all but central cores", "everything")):
         shares = [1 - getattr(view, fewer) / view.dense for view in views]
         console.print(
             f"Fewer parameters to train, mean over {len(shares)}, {name}: {100 * sum(shares) / len(shares):.1f} %"

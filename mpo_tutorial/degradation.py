@@ -18,7 +18,7 @@ from transformers import DataCollatorWithPadding
 from mpo_tutorial import results
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.data import tokenise
-from mpo_tutorial.families import place
+from mpo_tutorial.families import KINDS, place, wanted
 from mpo_tutorial.finetune import EVALUATION_BATCH, evaluate, locked, prepare, run
 from mpo_tutorial.fitting import Moments, input_moments
 from mpo_tutorial.layers import MPOLayer, cached
@@ -63,7 +63,7 @@ def degradation(
     ratios : sequence of float
         What every matrix of a part is cut to.
     layer_ratio : float
-        What the matrices of a single encoder layer are cut to, the others left whole.
+        What the matrices of a single encoder layer, or of a single kind, are cut to, the others left whole.
     n_sentences : int
         At most so many of the unused sentences.
     resume : bool
@@ -236,7 +236,7 @@ class _Run:
         encoder_layers = [f"layer {k}" for k in sorted({place(name).layer for name in self.layers} - {None})]
         settings = [("uncut", None, ["none"])]
         for ratio in sorted({*ratios, layer_ratio}, reverse=True):
-            parts = [*PARTS] * (ratio in ratios) + encoder_layers * (ratio == layer_ratio)
+            parts = [*PARTS] * (ratio in ratios) + [*encoder_layers, *KINDS] * (ratio == layer_ratio)
             settings += [(way, ratio, parts) for way in WAYS]
         settings += [(ALLOTTED, ratio, [part]) for ratio in ratios for part in PARTS]
         settings += [("plain", ratio, ["embedding"]) for ratio in ratios]
@@ -286,7 +286,7 @@ class _Run:
 
     def _measured(self, cut: dict[str, MPOLayer], part: str) -> dict:
         """Counts, accuracy and hidden states of the model with the cut layers of a part in it."""
-        chosen = [name for name in cut if part in ("all", place(name).part, f"layer {place(name).layer}")]
+        chosen = [name for name in cut if part == f"layer {place(name).layer}" or wanted(name, [part])]
         model = copy.deepcopy(self.model)
         for name in chosen:
             model.set_submodule(name, cut[name])

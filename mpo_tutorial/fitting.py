@@ -1,9 +1,9 @@
 """Fitting cut cores to what a layer is given: the output's error made small, not the weight's.
 
 A layer's inputs x do not fill all directions alike. With their second moments C = E[x^T x] the mean squared error of the
-output is tr (M - M')^T C (M - M'). In one core, with the others held, that is a linear least-squares problem; a sweep
-solves one after the other, each by a few steps of conjugate gradients. The inverse of a general C^(1/2) is no small MPO,
-so folding C into the cores and out again does not do.
+output, summed over its numbers, is tr (M - M')^T C (M - M'). In one core, with the others held, that is a linear
+least-squares problem; a sweep improves one after the other, each by a few steps of conjugate gradients. One could multiply
+C^(1/2) into the matrix, cut, and divide it out again, but its inverse is no small MPO, and the bonds would grow back.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH = 32
-RIDGE = 0.1  # of the mean variance of an input: what was rare among a few hundred sentences still counts
+RIDGE = 0.1  # of the mean of the diagonal: what was rare among a few hundred sentences still counts
 SWEEPS = 2  # the first brings most, on the embedded model
 STEPS = 4  # of conjugate gradients at each core: its neighbours change afterwards, so more would be wasted
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Of the inputs x of a layer, rows of length in: what its output error depends on.
+    """Mean and covariance of a layer's inputs x, which are rows of length `in`.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Moments:
         return cls(mean, squares / n - torch.outer(mean, mean))
 
     def metric(self, centred: bool) -> Tensor:
-        """What errors are measured with, of shape (in, in): the second moments about the mean or about zero, and a ridge."""
+        """C, of shape (in, in), with a ridge: about the mean if a bias takes up the mean of the error, else about zero."""
         metric = self.covariance.clone() if centred else self.covariance + torch.outer(self.mean, self.mean)
         metric.diagonal().add_(RIDGE * metric.diagonal().mean())
         return metric
@@ -68,6 +68,8 @@ def input_moments(
 ) -> dict[str, Moments]:
     """The moments of the inputs of each `MPOLinear`, over the tokens of some sentences, padding left out.
 
+    To be taken of the uncut model, which is left in evaluation mode.
+
     Parameters
     ----------
     sentences : sequence of str
@@ -77,7 +79,7 @@ def input_moments(
 
     Returns
     -------
-    dict : by the layers' names; a layer that is called several times has all its inputs in one, one that is not called none
+    dict : by layer name; a layer that is called several times has all its inputs pooled, one that is never called is missing
 
     Raises
     ------
@@ -117,9 +119,10 @@ def input_moments(
 
 
 def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
-    """Other cores with the bonds of `mpo` and less of the error tr (M - M')^T C (M - M'); the centre ends on the central core.
+    """Improve the cores of an MPO at the same bonds: the error tr (M - M')^T C (M - M') does not grow.
 
-    A core's neighbours are orthogonalised before its turn: the problem is then as well conditioned as C is.
+    A core's neighbours are orthogonalised before its turn: the problem is then as well conditioned as C is. The centre ends on
+    the central core.
 
     Parameters
     ----------
@@ -127,10 +130,10 @@ def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
         Where to start.
     matrix : Tensor of shape (in, out)
         M.
-    metric : Tensor of shape (in, in), symmetric and positive
+    metric : Tensor of shape (in, in), symmetric and positive definite
         C.
     sweeps : int
-        From the first core to the last and back.
+        How often to go from the first core to the last and back, with `STEPS` steps at each. With 0 only the centre moves.
     """
     start, n = mpo.cores[0].dtype, len(mpo.cores)
     dtype = torch.promote_types(start, torch.float32)
@@ -169,7 +172,7 @@ class _Environment:
 
 
 def _conjugate_gradients(apply: Callable[[Tensor], Tensor], target: Tensor, start: Tensor) -> Tensor:
-    """A better solution x of apply(x) = target, `apply` being linear, symmetric and not negative, target in its range."""
+    """A better solution x of apply(x) = target, `apply` being linear, symmetric, positive semidefinite, target in its range."""
     x, residual = start, target - apply(start)
     direction, squared = residual, residual.square().sum()
     rounding = torch.finfo(target.dtype).eps * target.square().sum()

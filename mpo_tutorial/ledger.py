@@ -139,7 +139,7 @@ class Trained:
     ledger : Ledger
     """
 
-    HEAD: ClassVar = ("model", "dense", "as MPOs", "auxil.", "of dense", "rest=all", "of dense")
+    HEAD: ClassVar = ("model", "dense", "as MPOs", "auxiliary", "of dense", "all but central", "of dense")
 
     name: str
     dense: int

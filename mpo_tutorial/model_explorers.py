@@ -12,7 +12,7 @@ from torch import nn
 from mpo_tutorial import plots, result_plots, results
 from mpo_tutorial.entropy import Spectra
 from mpo_tutorial.explorers import listed
-from mpo_tutorial.families import PAPERS_PARTS, PARTS, matrices, place
+from mpo_tutorial.families import KINDS, PAPERS_PARTS, PARTS, matrices, place
 from mpo_tutorial.ledger import Trained
 from mpo_tutorial.report import look_at
 from mpo_tutorial.shapes import balanced_shape
@@ -185,8 +185,13 @@ class DepthExplorer:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """What was cut at one ratio alone: single layers."""
-        return tuple(part for part, ratio in self._states if part not in self.parts and ratio is not None)
+        """Single layers, cut at one ratio alone."""
+        return tuple(part for part, _ in self._states if part.startswith("layer "))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Single kinds of matrices in all layers, cut at that same ratio."""
+        return tuple(part for part, _ in self._states if part in KINDS)
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -204,11 +209,11 @@ class DepthExplorer:
         """Mean and interval."""
         return self._accuracy[way, part, ratio]
 
-    def losses_in_words(self) -> str:
-        """What cutting single layers costs, the plain way."""
-        rows = [row for row in self.record["summary"] if row["part"] in self.layers and row["way"] == "plain"]
-        losses = listed(f"{row['part']} {_points(row['minus_uncut'])}" for row in rows)
-        return f"Change of accuracy in points when one layer is cut the plain way: {losses}."
+    def losses_in_words(self, parts: Sequence[str], ratio: float, way: str = "plain") -> str:
+        """What cutting costs in accuracy."""
+        rows = {row["part"]: row for row in self.record["summary"] if (row["way"], row["ratio"]) == (way, ratio)}
+        losses = listed(f"{part} {_points(rows[part]['minus_uncut'])}" for part in parts)
+        return f"Change of accuracy in points at {100 * ratio:.0f} %, {result_plots.WAYS[way][2]}: {losses}."
 
     def gains_in_words(self, way: str, ratio: float) -> str:
         """What a way brings over the plain one at equal parameters, paired by seed and sentence, in each part."""
@@ -225,7 +230,7 @@ class DepthExplorer:
                 f"{result_plots.WAYS[way][2]}: error {errors[0]:.2f} after the first layer, {errors[-1]:.2f} after the last, "
                 f"accuracy {100 * accuracy['mean']:.1f} % [{low:.1f}, {high:.1f}]"
             )
-        return f"Cut in {part}, {100 * ratio:.0f} % of its parameters left. {listed(found)}."
+        return f"Cut in {part}, {100 * ratio:.0f} % of its parameters left. {'; '.join(found)}."
 
     def figure(self, part: str, ratio: float) -> Figure:
         with plots.styled(2, (17, 6)) as (figure, (left, right)):

@@ -164,10 +164,11 @@ def accuracy_of_ways(ax: Axes, record: dict, part: str, ratio: float | None = No
     uncut = next(row for row in record["summary"] if row["way"] == "uncut")["accuracy"]["mean"]
     for level, name in ((uncut, "uncut"), (record["chance"], "guessing")):
         ax.axhline(100 * level, color=GREY, ls=":", lw=2)
-        ax.annotate(name, (100, 100 * level), (0, 3), textcoords="offset points", ha="right", color=GREY)
+        ax.annotate(name, (88, 100 * level), (0, 3), textcoords="offset points", ha="right", color=GREY)
     if ratio is not None:
         ax.axvline(100 * ratio, color="black", lw=1.5)
-    ax.set_xlim(right=101)
+    ax.set_xlim(right=88)
+    ax.set_ylim(45, 90)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1)
     ax.set_title(f"Cut: {part}")
     ax.set_xlabel("parameters left in the part (% of dense)")
@@ -175,20 +176,20 @@ def accuracy_of_ways(ax: Axes, record: dict, part: str, ratio: float | None = No
     return ax
 
 
-def losses_by_layer(ax: Axes, record: dict) -> Axes:
-    """Accuracy that is lost when a single layer is cut, by way of cutting, with intervals."""
-    rows = [row for row in record["summary"] if row["part"].startswith("layer ")]
-    for k, way in enumerate(dict.fromkeys(row["way"] for row in rows)):
+def losses(ax: Axes, record: dict, parts: Sequence[str]) -> Axes:
+    """Accuracy that is lost when single parts are cut, by way of cutting, with intervals."""
+    rows = {(row["part"], row["way"]): row for row in record["summary"] if row["ratio"] == record["layer_ratio"]}
+    for k, way in enumerate(("plain", "bias", "fitted")):
         colour, marker, name = WAYS[way]
-        found = [row for row in rows if row["way"] == way]
-        x = [int(row["part"].removeprefix("layer ")) + 0.1 * (k - 1) for row in found]
-        y = np.array([row["minus_uncut"]["mean"] for row in found])
-        ends = np.array([row["minus_uncut"]["interval"] for row in found]).T
+        found = [rows[part, way]["minus_uncut"] for part in parts]
+        y, ends = np.array([loss["mean"] for loss in found]), np.array([loss["interval"] for loss in found]).T
+        x = np.arange(len(parts)) + 0.12 * (k - 1)
         ax.errorbar(x, 100 * y, 100 * np.abs(ends - y), fmt=marker, color=colour, ms=10, lw=2.5, capsize=5, label=name)
     ax.axhline(0, color=GREY, ls=":", lw=2)
+    ax.set_xticks(range(len(parts)), [part.replace(" ", "\n", 1) for part in parts])
     ax.legend(loc="lower right")
-    ax.set_title(f"One layer cut to {100 * record['layer_ratio']:.0f} %, the others whole")
-    ax.set_xlabel("layer")
+    ax.set_title(f"Cut to {100 * record['layer_ratio']:.0f} %, all others whole")
+    ax.set_xlabel("")
     ax.set_ylabel("change of accuracy (points), 95 %")
     return ax
 

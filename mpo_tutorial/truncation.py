@@ -30,7 +30,7 @@ def truncate(
 ) -> None:
     """Cut the bonds of a model's MPO layers, in place and without retraining. Exactly one limit is given.
 
-    Only cores change, and with moments the biases. What was frozen stays so.
+    Only cores change; with moments, biases too. What was frozen stays so.
 
     Parameters
     ----------
@@ -39,16 +39,20 @@ def truncate(
     cutoff : float, optional
         As in `MPO.compress`.
     ratio : float, optional
-        Each matrix gets the largest cap with which its cores have at most this share of its own parameters.
+        Each matrix gets the largest cap with which its cores have at most this share of the dense matrix's parameters.
     n_params : int, optional
-        Parameters of all cores of the part together; `budget.allocate` shares them out.
+        Parameters that all cores of the part have together at most; `budget.allocate` shares them out, each error counted
+        relative to its matrix, so that large matrices are cut hardest.
     part : str
         As in `layers_of_part`.
     moments : mapping of layers' names to Moments, optional
-        What `input_moments` returns. Without it each matrix is cut on its own merits, the plain way; with it the outputs
-        on such inputs are brought close to what they were. Layers without an entry, as embeddings, are cut the plain way.
+        What `input_moments` returned for the uncut model. Without it each matrix is cut by its own singular values, the plain
+        way; with it the outputs on such inputs are brought close to what they were. Layers without an entry, such as
+        embeddings, are cut the plain way.
     sweeps : int
-        As in `fit`. With 0 the moments only correct the biases.
+        As in `fit`, with moments. With 0 they only correct the biases.
+    progress : bool
+        Show a bar.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def truncate(
 
 
 def _fit_layer(layer: MPOLinear, cut: MPO, moments: Moments, sweeps: int) -> MPO:
-    """The cut MPO, fitted to the layer's inputs; the layer's bias takes up the mean of the error that is left."""
+    """The cut MPO, fitted to the layer's inputs. The layer's bias takes up, in place, the mean of the error that is left."""
     matrix, has_bias = layer.mpo.to_matrix(), layer.bias is not None
     fitted = fit(cut, matrix, moments.metric(centred=has_bias), sweeps)
     if has_bias:

@@ -6,6 +6,7 @@ from conftest import LAYER_RATIO, RATIOS
 
 from mpo_tutorial import results
 from mpo_tutorial.degradation import WAYS, degradation
+from mpo_tutorial.families import KINDS
 from mpo_tutorial.finetune import evaluate
 from mpo_tutorial.layers import MPOLayer
 from mpo_tutorial.tradeoff import PARTS, Tuned
@@ -18,7 +19,7 @@ def test_there_is_a_point_for_every_setting_and_seed(tiny_degradation):
     expected |= {(way, ratio, part) for way in WAYS for ratio in RATIOS for part in PARTS}
     expected |= {("allotted", ratio, part) for ratio in RATIOS for part in PARTS}
     expected |= {("plain", ratio, "embedding") for ratio in RATIOS}
-    expected |= {(way, LAYER_RATIO, f"layer {k}") for way in WAYS for k in (0, 1)}
+    expected |= {(way, LAYER_RATIO, part) for way in WAYS for part in ("layer 0", "layer 1", *KINDS)}
     found = [(p["seed"], p["way"], p["ratio"], p["part"]) for p in record["points"]]
     assert len(found) == len(set(found))
     seeds = [config["seed"] for config in record["configs"]]
@@ -91,7 +92,7 @@ def test_points_that_are_there_are_read_and_only_the_others_made(tiny_degradatio
     with pytest.raises(ValueError, match="resumed with the options they were made with"):
         degradation(tiny_light_runs, out, ratios=(0.5,), layer_ratio=LAYER_RATIO, resume=True, progress=False)
     anew = degradation(tiny_light_runs[:1], out, ratios=(), layer_ratio=LAYER_RATIO, progress=False)
-    assert len(anew["points"]) == len(list((out / "points").iterdir())) == 1 + 2 * len(WAYS)
+    assert len(anew["points"]) == len(list((out / "points").iterdir())) == 1 + (2 + len(KINDS)) * len(WAYS)
     assert all(point in record["points"] for point in anew["points"])
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mpo_tutorial import results, tradeoff
+from mpo_tutorial.families import KINDS
 from mpo_tutorial.model import load_classifier
 from mpo_tutorial.model_explorers import DepthExplorer, LedgerExplorer, ModelMap, TradeoffExplorer
 from mpo_tutorial.report import look_at
@@ -59,6 +60,7 @@ def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_degradation)
     explorer = DepthExplorer(record)
     assert explorer.parts == (*tradeoff.PARTS, "embedding")
     assert explorer.layers == ("layer 0", "layer 1")
+    assert explorer.kinds == KINDS
     assert explorer.ratios == (0.2, 0.5)
     points = [p for p in record["points"] if (p["way"], p["part"], p["ratio"]) == ("fitted", "attention", 0.2)]
     assert len(points) == 2
@@ -72,7 +74,7 @@ def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_degradation)
         [p["accuracy"]["accuracy"] for p in record["points"] if p["part"] == "layer 1" and p["way"] == "plain"]
     )
     uncut = np.mean([p["accuracy"]["accuracy"] for p in record["points"] if p["way"] == "uncut"])
-    assert f"layer 1 {100 * (plain - uncut):+.1f} [" in explorer.losses_in_words()
+    assert f"layer 1 {100 * (plain - uncut):+.1f} [" in explorer.losses_in_words(explorer.layers, 0.5)
     assert "Fitted to the inputs minus plain at 20 %, in points: all " in explorer.gains_in_words("fitted", 0.2)
 
 

@@ -28,10 +28,21 @@ def _onto_inputs(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarra
     return vt.T @ vt @ matrix
 
 
+def _centred(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
+    return best_for_inputs(matrix, inputs - inputs.mean(0), rank)
+
+
+def _still_whitened(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
+    values, vectors = np.linalg.eigh(inputs.T @ inputs)
+    return _truncated((vectors * values**0.5) @ vectors.T @ matrix, rank)
+
+
 def _cases() -> list[tuple[np.ndarray, np.ndarray, int]]:
     rng = np.random.default_rng(6)
     uneven = (3.0, 1.0, 0.3, 0.1, 0.03)
-    return [(rng.standard_normal((5, k)), rng.standard_normal((40, 5)) * uneven, rank) for k, rank in ((4, 2), (7, 1))]
+    return [
+        (rng.standard_normal((5, k)), (1 + rng.standard_normal((40, 5))) * uneven, rank) for k, rank in ((4, 2), (7, 1))
+    ]
 
 
 @cache
@@ -58,6 +69,10 @@ EXERCISES = (
         hint="Bonds 6, b, b, 6; each core is left bond x in leg x out leg x right bond. Add the five up and solve for b.",
         mistakes=[
             (lambda: 55, "With 55 the cores hold a little more than 40 %. At most, we said: round down."),
+            (
+                lambda: 58,
+                "That is 40 % of the chain at full bond. Of the dense matrix, we said, which has fewer numbers.",
+            ),
             (lambda: 60, "That is the central core's share alone, 16 b b. The four others count as well."),
             (
                 lambda: 38,
@@ -104,6 +119,14 @@ EXERCISES = (
                 "Those are the best outputs. Asked is the matrix that makes them, of the same size as the one you were given.",
             ),
             (
+                lambda: _centred,
+                "You subtracted the mean of the inputs. There is no bias here that could take it up.",
+            ),
+            (
+                lambda: _still_whitened,
+                "You are still in the coordinates of the weighted inputs. Take the root out again.",
+            ),
+            (
                 lambda: _onto_inputs,
                 "You kept the directions in which the inputs are large, whatever the matrix makes of them. Look at the outputs.",
             ),
@@ -121,6 +144,8 @@ EXERCISES = (
         hint='explorer.views("the paper\'s") holds the four; each has .auxiliary and .dense.',
         mistakes=[
             (lambda: _shares()[0], "That is the share that is trained. How much fewer is that than all?"),
+            (lambda: 91.0, "That is what was promised. Compute it."),
+            (lambda: 100 - _shares()[1], "That pools the four models. Take the mean of four percentages."),
             (lambda: 1 - _shares()[0] / 100, "As a share that is right. The question is in per cent: times 100."),
             (
                 lambda: 100 - _shares()[2],
