@@ -173,13 +173,14 @@ def _forget_ties(model: PreTrainedModel) -> None:
 
 def _described(model: PreTrainedModel, config: PreTrainedConfig) -> Iterator[tuple[nn.Module, Shape, tuple[int, ...]]]:
     """The modules that a config says are MPOs, with shape and bonds. A head's are left out where the head is not there."""
-    if not isinstance(getattr(config, "mpo", None), dict) or not config.mpo:
+    described = getattr(config, "mpo", None)
+    if not isinstance(described, dict) or not described:
         raise ValueError(
-            f"the config of an MPO model says by `mpo` which matrices are MPOs, this one has {config.mpo!r}"
+            f"the config of an MPO model says by `mpo` which matrices are MPOs, this one has {described!r}"
         )
     modules = dict(model.named_modules())
     prefix = f"{model.base_model_prefix}."
-    for full_name, numbers in config.mpo.items():
+    for full_name, numbers in described.items():
         name = full_name.removeprefix(prefix) if model.base_model is model else full_name
         module = modules.get(name)
         if module is None and re.search(r"pooler", name):  # some heads need none
@@ -216,7 +217,10 @@ def _check_files(cls: type, config: PreTrainedConfig, path: str, where: dict) ->
     needed = {name: tuple(tensor.shape) for name, tensor in model.base_model.named_parameters()}
     prefix = f"{cls.base_model_prefix}."
     stored = {name.removeprefix(prefix): shape for name, shape in stored.items()}
-    wrong = [name for name, shape in needed.items() if stored.get(name) != shape and not name.startswith("pooler")]
+    needed |= {name: tuple(tensor.shape) for name, tensor in model.named_parameters() if ".cores." in name}
+    needed = {name.removeprefix(prefix): shape for name, shape in needed.items()}
+    new = re.compile(r"pooler\.(?!.*cores\.)")  # a dense pooler that was not saved begins anew, as in transformers
+    wrong = [name for name, shape in needed.items() if stored.get(name) != shape and not new.match(name)]
     if wrong:
         first = wrong[0]
         raise ValueError(
@@ -227,10 +231,10 @@ def _check_files(cls: type, config: PreTrainedConfig, path: str, where: dict) ->
 
 def _stored_shapes(path: str, where: dict) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in a checkpoint's safetensors files, from their headers."""
-    index = cached_file(path, f"{WEIGHTS}.index.json", **where, _raise_exceptions_for_missing_entries=False)
     files = [WEIGHTS]
-    if index is not None:
-        files = sorted(set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()))
+    if cached_file(path, WEIGHTS, **where, _raise_exceptions_for_missing_entries=False) is None:
+        index = cached_file(path, f"{WEIGHTS}.index.json", **where, _raise_exceptions_for_missing_entries=False)
+        files = files if index is None else _files_of_index(Path(index))
     shapes = {}
     for name in files:
         file = cached_file(path, name, **where, _raise_exceptions_for_missing_entries=False)
@@ -242,3 +246,10 @@ def _stored_shapes(path: str, where: dict) -> dict[str, tuple[int, ...]]:
         except SafetensorError as error:
             raise ValueError(f"{file} is no whole safetensors file: {error}") from error
     return shapes
+
+
+def _files_of_index(index: Path) -> list[str]:
+    try:
+        return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of safetensors files: {error!r}") from error

@@ -117,6 +117,9 @@ def finetune(
     model: Model = RunConfig.model,
     task: Task = RunConfig.task,
     method: Annotated[str, typer.Option(help="light (auxiliary cores) or full (the dense model).")] = RunConfig.method,
+    max_length: Annotated[
+        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Tokens at which a text is cut off.")
+    ] = RunConfig.max_length,
     rest: Annotated[
         str, typer.Option(help="Besides: head (the classifier), or all but central cores.")
     ] = RunConfig.rest,
@@ -373,7 +376,7 @@ def main() -> None:
         code = _refuse(f"{error.format_message().rstrip('.')}; --help lists what there is")
     except (typer.Abort, KeyboardInterrupt):
         code = _refuse(
-            "stopped by Ctrl-C; what was finished is kept, and the same command with --resume goes on from it"
+            "stopped by Ctrl-C; what was finished of a run is kept, and the same command with --resume goes on from it"
         )
     except (ValueError, OSError) as error:
         if os.environ.get("MPO_TUTORIAL_DEBUG"):

@@ -164,6 +164,11 @@ def _read_file(path: Path) -> "pd.DataFrame":
     except (pd.errors.ParserError, ValueError) as error:  # pyarrow's errors are ValueErrors
         first_line = str(error).strip().splitlines()[0]
         raise ValueError(f"{path} cannot be read as {path.suffix.lower()[1:].upper()}: {first_line}") from error
+    if path.suffix.lower() == ".csv" and not isinstance(frame.index, pd.RangeIndex):
+        raise ValueError(
+            f"a row of a CSV file has as many fields as its header, {path} has longer ones; put texts with commas in quotation "
+            "marks"
+        )
     missing = [column for column in ("text", "label") if column not in frame.columns]
     if missing:
         raise ValueError(

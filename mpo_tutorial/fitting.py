@@ -94,7 +94,7 @@ def input_moments(
     def add(name: str, _layer: MPOLinear, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
         x = x[mask] if x.shape[:-1] == mask.shape else x.flatten(0, -2)
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = x.double()  # the covariance is a difference of large numbers where an input hardly varies
         new = [len(x), x.sum(0), x.T @ x]
         sums[name] = [a + b for a, b in zip(sums[name], new, strict=True)] if name in sums else new
 
@@ -115,7 +115,8 @@ def input_moments(
             ).to(model.device)
             mask = batch["attention_mask"].bool()
             model(**batch)
-    return {name: Moments.of(*found) for name, found in sums.items()}
+    exact = {name: Moments.of(*found) for name, found in sums.items()}
+    return {name: Moments(found.mean.float(), found.covariance.float()) for name, found in exact.items()}
 
 
 def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
@@ -139,13 +140,20 @@ def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
     dtype = torch.promote_types(start, torch.float32)
     matrix, metric = matrix.detach().to(dtype), metric.to(dtype)
     mpo, target = MPO(tuple(core.detach().to(dtype) for core in mpo.cores), mpo.padding), metric @ matrix
+    plain = mpo
     for k in (*range(n), *range(n - 2, 0, -1)) * sweeps:
         cores = list(mpo.canonize(k).cores)
         rest = _Environment(cores, k, mpo.padding)
         operator = partial(rest.normal, metric)
         cores[k] = _conjugate_gradients(operator, rest.core(target), cores[k])
         mpo = MPO(tuple(cores), mpo.padding)
+    before, after = (_squared_error(matrix - found.to_matrix(), metric) for found in (plain, mpo))
+    mpo = mpo if after < before else plain  # not in exact arithmetic, but by rounding a step may lead away
     return MPO(tuple(core.to(start) for core in mpo.canonize(n // 2).cores), mpo.padding)
+
+
+def _squared_error(error: Tensor, metric: Tensor) -> Tensor:
+    return (error * (metric @ error)).sum()
 
 
 class _Environment:

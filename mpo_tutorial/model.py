@@ -50,30 +50,48 @@ def load_classifier(path: str, n_labels: int, seed: int) -> tuple["PreTrainedMod
     ValueError
         If files are missing or damaged, or transformers knows no sequence classifier for this model.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+    from transformers import AutoModelForSequenceClassification, set_seed
 
     set_seed(seed)
+    model, tokenizer = load(path, AutoModelForSequenceClassification, num_labels=n_labels)
+    # BERT's classifier takes no num_items_in_batch, though its signature says so; transformers 5.23 would then sum the
+    # gradients of accumulated batches where it must average them.
+    model.accepts_loss_kwargs = False
+    return model, tokenizer
+
+
+def load(path: str, auto: type, **options) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """A model by one of transformers' Auto classes, and its tokenizer; a head of another size begins anew.
+
+    Raises
+    ------
+    ValueError
+        If files are missing or damaged, tensors of the encoder are missing, or the tokenizer has no words.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoTokenizer
+
+    options = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True, **options}
+    strange_config = (StrictDataclassError, RuntimeError, ArithmeticError, AssertionError, LookupError, TypeError)
     try:
         with quiet_transformers():
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                path, num_labels=n_labels, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-            )
+            model, info = auto.from_pretrained(path, **options)
             tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, *strange_config) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is no model that can be loaded for classification: {first_line}") from error
     unread = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
-    unread = sorted(
-        name for name in unread if name.startswith(f"{model.base_model_prefix}.") and ".pooler." not in name
-    )
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    unread = sorted(name for name in unread if name.startswith(prefix) and "pooler." not in name)
     if unread:
         raise ValueError(
             f"the files in {path} must hold the encoder that the config describes; {len(unread)} tensors are missing or of "
             f"another shape, the first is {unread[0]}"
         )
-    # BERT's classifier takes no num_items_in_batch, though its signature says so; transformers 5.23 would then sum the
-    # gradients of accumulated batches where it must average them.
-    model.accepts_loss_kwargs = False
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"a model's folder holds its tokenizer, {path} has none with words in it; save it there as well"
+        )
     return model, tokenizer
 
 

@@ -12,9 +12,10 @@ from mpo_tutorial.data import load_task
 from mpo_tutorial.degradation import CALIBRATION
 from mpo_tutorial.families import KNOWN, PAPERS_PARTS, USUAL_PARTS, known_config
 from mpo_tutorial.fitting import input_moments
+from mpo_tutorial.layers import mpo_layers
 from mpo_tutorial.ledger import Ledger, Row, Trained
 from mpo_tutorial.linalg import relative_error
-from mpo_tutorial.model import compress, count, load_classifier, outline, quiet_transformers
+from mpo_tutorial.model import compress, count, load, load_classifier, outline, quiet_transformers
 from mpo_tutorial.plots import styled
 from mpo_tutorial.sources import EMBEDDED_MODELS, model_path
 from mpo_tutorial.truncation import truncate
@@ -71,7 +72,7 @@ def save_compressed(
     limits: Mapping[str, float] | None = None,
     fit_to: str | None = None,
 ) -> Ledger:
-    """Compress a model and write it with its tokenizer to a folder.
+    """Compress a model, cut it, and write it with its head and its tokenizer to a folder. One that has MPOs is cut only.
 
     Parameters
     ----------
@@ -85,8 +86,9 @@ def save_compressed(
     ValueError, FileNotFoundError, ConnectionError, OSError
         As in `look_at`, `truncate` and `load_task`; or if the folder cannot be written.
     """
-    model, tokenizer = load_classifier(model_path(name), 2, seed=0)
-    ledger = compress(model, n_cores, which=which or USUAL_PARTS)
+    path = model_path(name)
+    model, tokenizer = load(path, _auto_class(path))
+    ledger = Ledger.of(model) if mpo_layers(model) else compress(model, n_cores, which=which or USUAL_PARTS)
     if limits:
         moments = None
         if fit_to is not None:
@@ -107,10 +109,25 @@ def save_compressed(
     return ledger
 
 
+def _auto_class(path: str) -> type:
+    """The Auto class that loads a model with the head that it was saved with; AutoModel if it knows no such head."""
+    import transformers
+
+    from mpo_tutorial.architectures import HEADS
+
+    config = _config(path)
+    autos = [getattr(transformers, head) for head in HEADS]
+    named = config.architectures or [""]
+    return next(
+        (auto for auto in autos if getattr(auto._model_mapping.get(type(config), None), "__name__", None) in named),
+        autos[0],
+    )
+
+
 def _config(path: str):
     from transformers import AutoConfig
 
-    if not Path(path).is_file():
+    if path.endswith(".json") and not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}; give the config.json of a model")
     try:
         return AutoConfig.from_pretrained(path)

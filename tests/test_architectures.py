@@ -226,3 +226,31 @@ def test_a_model_from_its_config_alone_is_new(make):
 def test_plain_models_are_left_as_they_are(tiny_model):
     assert type(AutoModelForSequenceClassification.from_pretrained(tiny_model)) is BertForSequenceClassification
     assert AutoConfig.from_pretrained(tiny_model).model_type == "bert"
+
+
+def test_cores_that_the_files_lack_are_never_made_up(make, tmp_path):
+    make().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    save_file({name: t for name, t in tensors.items() if "pooler.dense.cores" not in name}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"the first is pooler.dense.cores.0: missing"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    save_file(tensors, file, {"format": "pt"})
+    altered(tmp_path, lambda c: c["mpo"].update(classifier={**c["mpo"][QUERY], "out_legs": [1, 2, 1], "bonds": [3, 2]}))
+    with pytest.raises(ValueError, match=r"the first is classifier.cores.0: missing"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
+
+
+def test_a_whole_file_counts_and_not_the_index_of_an_earlier_save(make, tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(AutoModelForSequenceClassification.from_pretrained(tmp_path)), logits(model))
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[1]", "{}", '{"weight_map": ["a"]}'])
+def test_a_strange_index_is_refused(make, tmp_path, content):
+    make().save_pretrained(tmp_path, max_shard_size="20KB")
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValueError, match="is no index of safetensors files"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)

@@ -187,3 +187,10 @@ def test_tokenised_pairs_have_two_segments_and_are_cut_at_the_longer_one(tiny_mo
     assert tokenizer.decode(dataset["input_ids"][0]) == "[CLS] a good film [SEP] it is good [SEP]"
     assert dataset["token_type_ids"][0] == [0] * 5 + [1] * 4
     assert tokenizer.decode(dataset["input_ids"][1]).endswith("word [SEP] no [SEP]")
+
+
+def test_a_csv_whose_rows_are_longer_than_its_header_is_refused(tmp_path):
+    path = tmp_path / "films.csv"
+    path.write_text("text,label\n" + "".join(f"not good {k}, but fine {k},{k % 2}\n" for k in range(40)))
+    with pytest.raises(ValueError, match="has longer ones; put texts with commas in quotation marks"):
+        load_task(str(path))

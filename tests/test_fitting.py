@@ -158,3 +158,20 @@ def test_without_sentences_there_are_no_moments_and_after_a_failure_no_hooks(tin
     with pytest.raises(RuntimeError, match=r"must match|expand"):
         input_moments(model, tokenizer, ["longer than this model's 64 positions " * 60], max_length=180)
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_inputs_that_hardly_vary_give_moments_without_negative_variances_and_a_fit_that_is_no_worse(tiny_model):
+    model, tokenizer = load_classifier(tiny_model, 2, seed=0)
+    compress(model)
+    moments = input_moments(model, tokenizer, ["the same film again"] * 50, max_length=16)
+    for name, found in moments.items():
+        values = torch.linalg.eigvalsh(found.covariance.double())
+        assert values.min() > -1e-5 * max(values.max(), (found.mean**2).mean()), name
+        matrix, metric = model.get_submodule(name).mpo.to_matrix(), found.metric(centred=True)
+        plain = model.get_submodule(name).mpo.compress(3)
+
+        def error(mpo, matrix=matrix, metric=metric):
+            lost = (matrix - mpo.to_matrix()).double()
+            return (lost * (metric.double() @ lost)).sum()
+
+        assert error(fit(plain, matrix, metric)) <= error(plain) * (1 + 1e-4), name

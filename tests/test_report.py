@@ -2,8 +2,9 @@ import json
 import re
 
 import pytest
+import torch
 from matplotlib.image import imread
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mpo_tutorial.families import PAPERS_PARTS
 from mpo_tutorial.layers import mpo_layers
@@ -79,3 +80,27 @@ def test_files_that_are_no_configs_are_refused(tmp_path):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ValueError, match=re.escape("is no config.json of a model that transformers knows: ")):
             look_at(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("auto", "options"),
+    [(AutoModelForSequenceClassification, {"num_labels": 3}), (AutoModelForMaskedLM, {}), (AutoModel, {})],
+)
+def test_the_head_that_a_model_has_is_kept(tiny_config, tiny_model, tmp_path, auto, options):
+    torch.manual_seed(0)
+    model = auto.from_config(tiny_config("bert", vocab_size=30522, **options)).eval()
+    model.save_pretrained(tmp_path / "whole")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "whole")
+    save_compressed(str(tmp_path / "whole"), tmp_path / "small", n_cores=3)
+    loaded = auto.from_pretrained(tmp_path / "small").eval()
+    ids = torch.tensor([[5, 9, 96, 1]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids)[0], model(ids)[0], atol=2e-4, rtol=1e-4)
+    save_compressed(str(tmp_path / "small"), tmp_path / "smaller", limits={"max_bond": 3})
+    assert max(max(layer.mpo.bonds) for layer in mpo_layers(auto.from_pretrained(tmp_path / "smaller"))) == 3
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tiny_config, tmp_path):
+    AutoModelForSequenceClassification.from_config(tiny_config("bert")).save_pretrained(tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"a model's folder holds its tokenizer, .* has none with words in it"):
+        save_compressed(str(tmp_path / "whole"), tmp_path / "small")
