@@ -6,7 +6,7 @@ least-squares problem; a sweep improves one after the other, each by a few steps
 C^(1/2) into the matrix, cut, and divide it out again, but its inverse is no small MPO, and the bonds would grow back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -64,6 +64,7 @@ def input_moments(
     sentences: Sequence[str],
     *,
     max_length: int,
+    names: Collection[str] | None = None,
     progress: bool = False,
 ) -> dict[str, Moments]:
     """The moments of the inputs of each `MPOLinear`, over the tokens of some sentences, padding left out.
@@ -76,6 +77,8 @@ def input_moments(
         A few hundred of those that the model was trained on.
     max_length : int
         Tokens at which a sentence is cut off.
+    names : collection of str, optional
+        Of the layers to look at; None takes all. A layer takes 8 bytes times the square of its inputs' size.
 
     Returns
     -------
@@ -84,10 +87,13 @@ def input_moments(
     Raises
     ------
     ValueError
-        If there is no sentence.
+        If there is no sentence, or a name is not that of an `MPOLinear`.
     """
     if not sentences:
         raise ValueError("moments of the inputs need at least one sentence, got none")
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, MPOLinear)}
+    if unknown := sorted(set(layers if names is None else names) - layers.keys()):
+        raise ValueError(f"moments are taken of MPOLinear layers, {unknown[0]} is none; there are {', '.join(layers)}")
     sums: dict[str, list] = {}
     mask = None
 
@@ -95,14 +101,17 @@ def input_moments(
         x = inputs[0]
         x = x[mask] if x.shape[:-1] == mask.shape else x.flatten(0, -2)
         x = x.double()  # the covariance is a difference of large numbers where an input hardly varies
-        new = [len(x), x.sum(0), x.T @ x]
-        sums[name] = [a + b for a, b in zip(sums[name], new, strict=True)] if name in sums else new
+        size = x.shape[1]
+        if name not in sums:
+            sums[name] = [0, x.new_zeros(size), x.new_zeros(size, size)]
+        sums[name][0] += len(x)
+        sums[name][1] += x.sum(0)
+        sums[name][2].addmm_(x.T, x)
 
     model.eval()
     with ExitStack() as stack:
-        for name, layer in model.named_modules():
-            if isinstance(layer, MPOLinear):
-                stack.enter_context(layer.register_forward_pre_hook(partial(add, name)))
+        for name in layers if names is None else names:
+            stack.enter_context(layers[name].register_forward_pre_hook(partial(add, name)))
         stack.enter_context(torch.no_grad())
         stack.enter_context(cached(model))
         for start in tqdm(range(0, len(sentences), BATCH), desc="inputs", unit="batch", disable=not progress):
@@ -115,8 +124,11 @@ def input_moments(
             ).to(model.device)
             mask = batch["attention_mask"].bool()
             model(**batch)
-    exact = {name: Moments.of(*found) for name, found in sums.items()}
-    return {name: Moments(found.mean.float(), found.covariance.float()) for name, found in exact.items()}
+    moments = {}
+    for name in list(sums):
+        exact = Moments.of(*sums.pop(name))
+        moments[name] = Moments(exact.mean.float(), exact.covariance.float())
+    return moments
 
 
 def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:

@@ -136,6 +136,10 @@ def test_moments_are_of_all_real_tokens_and_all_calls(tiny_model, family):
     ] * 14  # more than a batch
     moments = input_moments(model, tokenizer, sentences, max_length=9)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, MPOLinear)}
+    *_, last = layers
+    alone = input_moments(model, tokenizer, sentences, max_length=9, names=[last])
+    assert alone.keys() == {last}
+    assert torch.equal(alone[last].covariance, moments[last].covariance)
     rows = {name: [] for name in layers}
     for name, layer in layers.items():
         layer.register_forward_pre_hook(lambda _, inputs, name=name: rows[name].append(inputs[0].flatten(0, -2)))
@@ -157,6 +161,8 @@ def test_without_sentences_there_are_no_moments_and_after_a_failure_no_hooks(tin
         input_moments(model, tokenizer, [], max_length=9)
     with pytest.raises(RuntimeError, match=r"must match|expand"):
         input_moments(model, tokenizer, ["longer than this model's 64 positions " * 60], max_length=180)
+    with pytest.raises(ValueError, match=r"MPOLinear layers, classifier is none; there are bert\.encoder"):
+        input_moments(model, tokenizer, ["a good film"], max_length=9, names=["classifier"])
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
