@@ -79,6 +79,18 @@ class MPOModel:
         self.config.mpo = description(self)
         super().save_pretrained(*args, **kwargs)
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs):
+        """As in transformers, but an MPO embedding keeps the words it has: other numbers are a ValueError."""
+        embedding = self.get_input_embeddings()
+        if not isinstance(embedding, MPOEmbedding):
+            return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        words = embedding.mpo.shape.in_size
+        if new_num_tokens not in (None, words):
+            raise ValueError(
+                f"an MPO embedding keeps its {words} words, got {new_num_tokens}; decompress the model, resize, compress again"
+            )
+        return embedding
+
 
 @cache
 def mpo_class(plain: type) -> type:
@@ -88,6 +100,14 @@ def mpo_class(plain: type) -> type:
     else:
         bases, members = (MPOModel, plain), {"config_class": mpo_class(plain.config_class)}
     return type(f"MPO{plain.__name__}", bases, {**members, "__module__": __name__})
+
+
+def __getattr__(name: str) -> type:
+    """The class of this name, for pickle: MPOBertModel where transformers has a BertModel."""
+    plain = getattr(transformers, name.removeprefix("MPO"), None) if name.startswith("MPO") else None
+    if plain is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return mpo_class(plain)
 
 
 @cache
@@ -214,11 +234,13 @@ def _check_files(cls: type, config: PreTrainedConfig, path: str, where: dict) ->
             )
     with torch.device("meta"):
         model = cls(config)
-    needed = {name: tuple(tensor.shape) for name, tensor in model.base_model.named_parameters()}
-    prefix = f"{cls.base_model_prefix}."
+    encoder, prefix = set(map(id, model.base_model.parameters())), f"{cls.base_model_prefix}."
     stored = {name.removeprefix(prefix): shape for name, shape in stored.items()}
-    needed |= {name: tuple(tensor.shape) for name, tensor in model.named_parameters() if ".cores." in name}
-    needed = {name.removeprefix(prefix): shape for name, shape in needed.items()}
+    needed = {
+        name.removeprefix(prefix): tuple(tensor.shape)
+        for name, tensor in model.named_parameters()
+        if id(tensor) in encoder or ".cores." in name
+    }
     new = re.compile(r"pooler\.(?!.*cores\.)")  # a dense pooler that was not saved begins anew, as in transformers
     wrong = [name for name, shape in needed.items() if stored.get(name) != shape and not new.match(name)]
     if wrong:

@@ -105,21 +105,24 @@ class SharedBase:
         tensors = _read_task(self.base, path)
         inside = f"{self.model.base_model_prefix}."
         parameters = dict(self.model.named_parameters())
-        for name, tensor in tensors.items():
-            found = parameters.get(name)
-            if found is None or (name.startswith(inside) and found.shape != tensor.shape):
-                shape = "no such tensor" if found is None else tuple(found.shape)
-                raise ValueError(f"{path} does not fit the base: {name} is {tuple(tensor.shape)}, there is {shape}")
+        there, found = ({name: tuple(p.shape) for name, p in named.items()} for named in (parameters, tensors))
+        head = [name for name in there if not name.startswith(inside)]
+        *_, output = (name.removesuffix(".weight") for name in head if name.endswith(".weight"))
+        rows = (f"{output}.weight", f"{output}.bias")  # one for each class of the task
+        classes, *_ = found.get(rows[0], there[rows[0]])
+        there |= {name: (classes, *there[name][1:]) for name in rows}
+        for name in (*found, *head):
+            if found.get(name) != there.get(name):
+                here, base = found.get(name, "missing"), there.get(name, "no such tensor")
+                raise ValueError(f"{path} does not fit the base: {name} is {here}, there is {base}")
         with torch.no_grad():
             for name, tensor in {**self._untrained, **tensors}.items():
                 if name.startswith(inside):
                     self._untrained.setdefault(name, parameters[name].detach().clone())
                     parameters[name].copy_(tensor)
-                else:  # a head has as many rows as its task has classes
+                else:
                     parameters[name].data = tensor.to(parameters[name])
-        *_, output = (name for name in parameters if name.endswith(".weight") and not name.startswith(inside))
-        classes = len(parameters[output])
-        self.model.get_submodule(output.removesuffix(".weight")).out_features = classes
+        self.model.get_submodule(output).out_features = classes
         self.model.num_labels = self.model.config.num_labels = classes
 
 

@@ -158,7 +158,9 @@ def compress(
         bool, typer.Option("--report", help="Only the ledger, a line a matrix, and what of the model would be trained.")
     ] = False,
     matrices: Matrices = None,
-    cores: Cores = RunConfig.cores,
+    cores: Annotated[
+        int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Cores of each MPO, 5 where none is given.")
+    ] = None,
     bond: Bond = RunConfig.bond,
     cutoff: Annotated[
         float | None, typer.Option(parser=REAL, metavar="NUMBER", help="Relative weight that a bond may lose.")
@@ -173,6 +175,7 @@ def compress(
     out: Out = Path("runs/compress"),
 ):
     """Make a model's matrices MPOs, cut them, and save it; or print and draw what full bonds would give (--report)."""
+    from mpo_tutorial.families import words
     from mpo_tutorial.report import draw, known, look_at, save_compressed
 
     names = [*(models or ()), *map(str, config or ())]
@@ -188,7 +191,7 @@ def compress(
             "one of --bond, --cutoff, --ratio and --params says how far to cut, --fit goes with one of them, and --report only "
             f"with --bond; got {', '.join(limits) or 'none'}"
         )
-    which = matrices.split(",") if matrices else None
+    which = words(matrices) if matrices else None
     if not report:
         _require_writable(out)
         ledger = save_compressed(names[0], out, cores, which, limits, fit)
@@ -289,9 +292,15 @@ def report(
         return
     from mpo_tutorial.glue import GLUE, glue_score
 
-    records = [results.read_record(run / "record.json") for run in runs]
     figures = {}
-    for record in records:
+    for run in runs:
+        if not (run / "record.json").is_file():
+            raise FileNotFoundError(f"{run} holds no record.json; give folders that mpo-tutorial finetune has made")
+        record = results.read_record(run / "record.json")
+        if not record.keys() >= {"config", "test"}:
+            raise ValueError(
+                f"{run} holds no run that was measured on test sentences; take those of mpo-tutorial finetune"
+            )
         console.print(
             f"{record['config']['task']}: {results.sentence_on_metrics(record)}", soft_wrap=True, markup=False
         )

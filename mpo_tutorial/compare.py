@@ -46,9 +46,11 @@ def compare(
     Raises
     ------
     ValueError
-        If the task has no classes, or as in `prepare` and `run`.
+        If the task has no classes, or as in `prepare` and `run`. What `prepare` refuses is refused before anything is trained.
     """
     require_classes(base.task)
+    for method in GRIDS:
+        prepare(replace(base, method=method))
 
     def one(config: RunConfig, folder: Path, splits: tuple[str, ...]) -> dict:
         record = finished(config, folder) if resume else None

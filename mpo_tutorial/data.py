@@ -184,7 +184,8 @@ def _read_file(path: Path) -> "pd.DataFrame":
                 f"every sentence needs a text and a label, {path} has {int(absent.sum())} rows without {column}, the first "
                 f"is row {int(absent.to_numpy().argmax()) + 1}; fill or drop them"
             )
-    return frame.astype({"text": str, "label": str})
+    frame = frame.astype({"text": str, "label": str})
+    return frame.assign(label=frame["label"].str.strip())
 
 
 def _split(name: str, frame: "pd.DataFrame") -> Task:

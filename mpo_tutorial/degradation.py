@@ -17,9 +17,9 @@ from transformers import DataCollatorWithPadding
 
 from mpo_tutorial import results
 from mpo_tutorial.config import RunConfig
-from mpo_tutorial.data import tokenise
-from mpo_tutorial.families import KINDS, place, wanted
-from mpo_tutorial.finetune import EVALUATION_BATCH, evaluate, locked, prepare, run
+from mpo_tutorial.data import Row, tokenise
+from mpo_tutorial.families import KINDS, matrices, place, wanted
+from mpo_tutorial.finetune import EVALUATION_BATCH, Prepared, evaluate, locked, prepare, run
 from mpo_tutorial.fitting import Moments, input_moments
 from mpo_tutorial.layers import MPOLayer, cached
 from mpo_tutorial.linalg import relative_error
@@ -110,7 +110,18 @@ def degradation(
 
 
 def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False) -> list[Path]:
-    """Folders of light runs of a config with the seeds 0, 1, ...; finished ones are read if `resume`. Errors as in `run`."""
+    """Folders of light runs of a config with the seeds 0, 1, ..., for `degradation`; finished ones are read if `resume`.
+
+    Raises
+    ------
+    InterruptedError, OSError, ValueError
+        As in `run`; and before anything is trained, what `degradation` would refuse in the end.
+    """
+    untrained = prepare(config)
+    _unused(untrained)
+    list(matrices(untrained.model, ["embedding"]))
+    for row in untrained.ledger.rows:
+        bonds_of_ratio(row.name, untrained.model.get_submodule(row.name).mpo.shape, min(RATIOS))
     folders = [out / f"seed-{seed}" for seed in range(seeds)]
     for seed, folder in enumerate(folders):
         run(prepare(replace(config, seed=seed)), folder, resume=resume, splits=("validation",))
@@ -213,21 +224,28 @@ def _configs(runs: Sequence[Path]) -> list[dict]:
     return configs
 
 
+def _unused(prepared: Prepared) -> list[Row]:
+    """Training sentences of a task that a run is not trained on. It is a ValueError if there is none."""
+    task = prepared.task
+    used = set(task.train(prepared.config.train_size))
+    unused = [row for row in task.splits["train"] if row not in used]
+    if not unused:
+        raise ValueError(
+            f"sentences are needed that a run is not trained on, all {len(used)} of {task.name} are used; give a smaller "
+            "--train-size"
+        )
+    return unused
+
+
 class _Run:
     """One tuned model, and the points made of it."""
 
     def __init__(self, folder: Path, n_sentences: int):
         self.prepared = Tuned.of_run(folder).prepared
         self.model = self.prepared.model
-        task, config = self.prepared.task, self.prepared.config
-        self.trained = task.train(config.train_size)
-        used = set(self.trained)
-        unused = [row for row in task.splits["train"] if row not in used][:n_sentences]
-        if not unused:
-            raise ValueError(
-                f"sentences are needed that {folder} was not trained on; it used all of {task.name}: take a smaller train_size"
-            )
-        self.rows = tokenise(unused, self.prepared.tokenizer, config.max_length)
+        config = self.prepared.config
+        self.trained = self.prepared.task.train(config.train_size)
+        self.rows = tokenise(_unused(self.prepared)[:n_sentences], self.prepared.tokenizer, config.max_length)
         self.layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, MPOLayer)}
 
     def points(self, folder: Path, ratios: Sequence[float], layer_ratio: float, progress: bool) -> list[dict]:

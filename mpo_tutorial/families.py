@@ -89,6 +89,15 @@ def wanted(name: str, which: Sequence[str]) -> bool:
     return any(word in ("all", found.part, kind) or fnmatchcase(name, word) for word in which)
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words of `matrices` in an option, where commas part them.
+
+    >>> words("attention, *.layer.0.*")
+    ('attention', '*.layer.0.*')
+    """
+    return tuple(word.strip() for word in text.split(","))
+
+
 def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> Iterator[tuple[str, nn.Module]]:
     """The dense matrices that become MPOs, a shared one once; not the classifier.
 

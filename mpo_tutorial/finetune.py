@@ -17,11 +17,11 @@ from transformers import DataCollatorWithPadding
 from mpo_tutorial import checkpoint, results
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.data import Task, load_task, tokenise
-from mpo_tutorial.families import USUAL_PARTS
-from mpo_tutorial.layers import cached, mpo_layers
+from mpo_tutorial.families import USUAL_PARTS, words
+from mpo_tutorial.layers import cached
 from mpo_tutorial.ledger import Ledger
 from mpo_tutorial.metrics import measure
-from mpo_tutorial.model import compress, count, freeze_central, load_classifier
+from mpo_tutorial.model import compress, count, freeze_central, is_compressed, load_classifier
 from mpo_tutorial.sources import model_path
 from mpo_tutorial.training import train
 from mpo_tutorial.truncation import truncate
@@ -64,30 +64,22 @@ def prepare(config: RunConfig) -> Prepared:
     task.train(config.train_size)
     model, tokenizer = load_classifier(model_path(config.model), task.outputs, config.seed)
     how = f"cores {config.cores}, bond {config.bond}" + (f", matrices {config.matrices}" if config.matrices else "")
-    layers, ledger = mpo_layers(model), None
-    base = checkpoint.fingerprint(model, "" if layers and config.bond is None else how)
-    if layers:
-        _use_as_it_is(config, len(layers[0].cores))
+    which, ledger = words(config.matrices) if config.matrices else None, None
+    compressed = is_compressed(model, config.cores, which)
+    base = checkpoint.fingerprint(model, "" if compressed and config.bond is None else how)
+    if compressed:
+        if config.method != "light":
+            raise ValueError(
+                f"{config.model} is compressed; full fine-tuning is for the dense model, take --method light"
+            )
         if config.bond is not None:
             truncate(model, max_bond=config.bond)
         ledger = Ledger.of(model)
     elif config.method == "light":
-        ledger = compress(
-            model, config.cores, config.bond, config.matrices.split(",") if config.matrices else USUAL_PARTS
-        )
+        ledger = compress(model, config.cores, config.bond, which or USUAL_PARTS)
     if ledger is not None:
         freeze_central(model, config.rest)
     return Prepared(config, task, model.to(device), tokenizer, base, ledger)
-
-
-def _use_as_it_is(config: RunConfig, cores: int) -> None:
-    """Refuse what cannot be done to a model that was loaded with MPO layers."""
-    if config.method != "light":
-        raise ValueError(f"{config.model} is compressed; full fine-tuning is for the dense model, take --method light")
-    if config.matrices is not None or config.cores != cores:
-        raise ValueError(
-            f"{config.model} is compressed, with {cores} cores an MPO: leave out --matrices and give --cores {cores}"
-        )
 
 
 def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:

@@ -79,7 +79,7 @@ def load(path: str, auto: type, **options) -> tuple["PreTrainedModel", "PreTrain
             tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, SafetensorError, *strange_config) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is no model that can be loaded for classification: {first_line}") from error
+        raise ValueError(f"{path} is no model that {auto.__name__} can load: {first_line}") from error
     unread = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     unread = sorted(name for name in unread if name.startswith(prefix) and "pooler." not in name)
@@ -134,6 +134,17 @@ def compress(
         rows.append(Row.of(name, layer, error))
     put_layers(model, layers)
     return Ledger(tuple(rows))
+
+
+def is_compressed(model: "PreTrainedModel", n_cores: int | None, which: Sequence[str] | None) -> bool:
+    """Whether a model that was loaded has MPO layers already; a ValueError if others are asked for than it has."""
+    found = sorted({len(layer.cores) for layer in mpo_layers(model)})
+    if found and (which is not None or (n_cores is not None and found != [n_cores])):
+        name, cores = model.name_or_path or "the model", " or ".join(map(str, found))
+        raise ValueError(
+            f"{name} is compressed, with {cores} cores an MPO: leave out --matrices and --cores, or give --cores {cores}"
+        )
+    return bool(found)
 
 
 def decompress(model: "PreTrainedModel") -> "PreTrainedModel":

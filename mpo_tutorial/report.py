@@ -1,8 +1,10 @@
 """What the command `compress` does: a model's ledger, with or without its weights, and the compressed model in a folder."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError
 
@@ -11,11 +13,20 @@ from mpo_tutorial.config import RunConfig
 from mpo_tutorial.data import load_task
 from mpo_tutorial.degradation import CALIBRATION
 from mpo_tutorial.families import KNOWN, PAPERS_PARTS, USUAL_PARTS, known_config
+from mpo_tutorial.finetune import locked
 from mpo_tutorial.fitting import input_moments
-from mpo_tutorial.layers import mpo_layers
 from mpo_tutorial.ledger import Ledger, Row, Trained
 from mpo_tutorial.linalg import relative_error
-from mpo_tutorial.model import compress, count, load, load_classifier, outline, quiet_transformers
+from mpo_tutorial.model import (
+    compress,
+    count,
+    decompress,
+    is_compressed,
+    load,
+    load_classifier,
+    outline,
+    quiet_transformers,
+)
 from mpo_tutorial.plots import styled
 from mpo_tutorial.sources import EMBEDDED_MODELS, model_path
 from mpo_tutorial.truncation import truncate
@@ -28,14 +39,18 @@ def known() -> tuple[str, ...]:
     return (*EMBEDDED_MODELS, *KNOWN)
 
 
-def look_at(name: str, n_cores: int = 5, max_bond: int | None = None, which: Sequence[str] | None = None) -> Trained:
-    """A model's ledger and what light fine-tuning would train of it.
+def look_at(
+    name: str, n_cores: int | None = None, max_bond: int | None = None, which: Sequence[str] | None = None
+) -> Trained:
+    """A model's ledger and what light fine-tuning would train of it. One that has MPOs already is looked at as it is.
 
     Parameters
     ----------
     name : str
         One of `families.KNOWN`, whose config is enough; the path of a config.json; or what `sources.model_path` takes, then with
         the weights, for the errors.
+    n_cores : int, optional
+        Of each MPO; where none is given, as many as the MPOs of the model have, else `RunConfig.cores`.
     which : sequence of str, optional
         As in `families.matrices`; without it what the paper decomposes: embedding, attention, feed-forward, pooler.
 
@@ -50,8 +65,12 @@ def look_at(name: str, n_cores: int = 5, max_bond: int | None = None, which: Seq
         model = outline(_config(name))
     else:
         model, _ = load_classifier(model_path(name), 2, seed=0)
-    dense = count(model.base_model)
-    return Trained(name, dense, compress(model, n_cores, max_bond, which or PAPERS_PARTS))
+    if not is_compressed(model, n_cores, which):
+        dense = count(model.base_model)
+        return Trained(name, dense, compress(model, n_cores or RunConfig.cores, max_bond, which or PAPERS_PARTS))
+    if max_bond is not None:
+        raise ValueError(f"{name} is compressed, and looked at as it is; cut it by compress without --report")
+    return Trained(name, count(decompress(model).base_model), Ledger.of(model))
 
 
 def draw(view: Trained, folder: Path) -> Path:
@@ -67,7 +86,7 @@ def draw(view: Trained, folder: Path) -> Path:
 def save_compressed(
     name: str,
     out: Path,
-    n_cores: int = 5,
+    n_cores: int | None = None,
     which: Sequence[str] | None = None,
     limits: Mapping[str, float] | None = None,
     fit_to: str | None = None,
@@ -88,7 +107,9 @@ def save_compressed(
     """
     path = model_path(name)
     model, tokenizer = load(path, _auto_class(path))
-    ledger = Ledger.of(model) if mpo_layers(model) else compress(model, n_cores, which=which or USUAL_PARTS)
+    compressed = is_compressed(model, n_cores, which)
+    n_cores = n_cores or RunConfig.cores
+    ledger = Ledger.of(model) if compressed else compress(model, n_cores, which=which or USUAL_PARTS)
     if limits:
         moments = None
         if fit_to is not None:
@@ -100,13 +121,21 @@ def save_compressed(
         ledger = Ledger(
             tuple(Row.of(name, cut[name], relative_error(cut[name].mpo.to_matrix(), whole[name])) for name in whole)
         )
+    with locked(out):
+        _save(model, tokenizer, out)
+    return ledger
+
+
+def _save(model, tokenizer, out: Path) -> None:
+    """Write both to a folder inside of `out` first: what cannot be written whole leaves there what was there."""
     try:
-        with quiet_transformers():
-            model.save_pretrained(out)
-            tokenizer.save_pretrained(out)
+        with TemporaryDirectory(dir=out) as partial, quiet_transformers():
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            for file in Path(partial).iterdir():
+                os.replace(file, out / file.name)
     except SafetensorError as error:  # how a full disk is reported
         raise OSError(f"could not write the model to {out}: {error}") from error
-    return ledger
 
 
 def _auto_class(path: str) -> type:

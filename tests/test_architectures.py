@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
+from mpo_tutorial import architectures
 from mpo_tutorial.layers import MPOEmbedding, mpo_layers
 from mpo_tutorial.model import compress, decompress, load_classifier
 from mpo_tutorial.sources import model_path
@@ -104,6 +106,31 @@ def test_an_encoder_gets_a_new_head_and_a_tied_output_layer(make, tmp_path):
     torch.testing.assert_close(masked.get_output_embeddings().weight, masked.get_input_embeddings().matrix())
 
 
+UNPICKLE = """
+import pickle, sys
+print(type(pickle.load(open(sys.argv[1], "rb"))).__name__)
+"""
+
+
+def test_a_pickled_model_comes_back_in_another_process(make, tmp_path):
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(make()))
+    command = [sys.executable, "-c", UNPICKLE, tmp_path / "model.pickle"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "MPOBertForSequenceClassification", done.stderr
+    again = pickle.loads(pickle.dumps(make("albert")))  # noqa: S301
+    assert torch.equal(logits(again), logits(make("albert")))
+    with pytest.raises(AttributeError, match="has no attribute 'MPONothing'"):
+        architectures.MPONothing  # noqa: B018
+
+
+def test_an_mpo_embedding_keeps_its_words(make):
+    model = make()
+    with pytest.raises(ValueError, match="an MPO embedding keeps its 97 words, got 99"):
+        model.resize_token_embeddings(99)
+    assert model.resize_token_embeddings(97) is model.get_input_embeddings()
+    assert make(which=["attention"]).resize_token_embeddings(99).num_embeddings == 99
+
+
 def test_a_decompressed_model_is_read_without_this_package(make, tmp_path):
     model = make("albert")
     plain = decompress(model)
@@ -183,7 +210,7 @@ def test_an_altered_config_is_refused_before_memory_is_taken(make, tmp_path, cha
     altered(tmp_path, change)
     with pytest.raises(ValueError, match=message):
         AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is no model that can be loaded for classification: "):
+    with pytest.raises(ValueError, match="is no model that AutoModelForSequenceClassification can load: "):
         load_classifier(str(tmp_path), 2, seed=0)
 
 

@@ -91,11 +91,19 @@ def test_a_task_file_of_another_base_or_shape_is_refused_and_changes_nothing(tas
     tensors = load_file(file)
     name = next(name for name in tensors if ".cores.0" in name)
     before = copy.deepcopy(model.state_dict())
+    without_head = {name: tensor for name, tensor in tensors.items() if name != "classifier.bias"}
     for tensors_then, meta, message in (
         (tensors, {"base": "0" * 64}, "belongs to the base 000000000000, not to"),
         (tensors, {}, "belongs to the base None"),
         ({**tensors, name: torch.zeros(1, 2, 3, 4)}, {"base": base.base}, r"cores.0 is \(1, 2, 3, 4\), there is \("),
         ({**tensors, "bert.new": torch.zeros(1)}, {"base": base.base}, r"bert.new is \(1,\), there is no such tensor"),
+        (
+            {**tensors, "classifier.weight": torch.zeros(3, 4), "classifier.bias": torch.zeros(3)},
+            {"base": base.base},
+            r"weight is \(3, 4\), there is \(3, 24\)",
+        ),
+        ({**tensors, "classifier.bias": torch.zeros(3)}, {"base": base.base}, r"bias is \(3,\), there is \(2,\)"),
+        (without_head, {"base": base.base}, r"classifier.bias is missing, there is \(2,\)"),
     ):
         save_file(tensors_then, tmp_path / "other.safetensors", meta)
         with pytest.raises(ValueError, match=message):
@@ -124,7 +132,7 @@ def test_a_compressed_base_is_used_as_it_is(tasks):
     assert prepare(replace(config, bond=4)).base != prepared.base
     assert max(max(layer.mpo.bonds) for layer in mpo_layers(prepare(replace(config, bond=4)).model)) == 4
     with pytest.raises(
-        ValueError, match=r"is compressed, with 5 cores an MPO: leave out --matrices and give --cores 5"
+        ValueError, match=r"is compressed, with 5 cores an MPO: leave out --matrices and --cores, or give --cores 5"
     ):
         prepare(replace(config, cores=3))
     with pytest.raises(ValueError, match="leave out --matrices"):

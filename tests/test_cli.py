@@ -174,14 +174,15 @@ def test_ctrl_c_keeps_what_is_done_and_resume_ends_as_without(mpo_tutorial_comma
     assert weights[0] == weights[1]
 
 
+def small_disk():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
 def test_a_full_disk_gets_one_line_and_keeps_the_earlier_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
     options = ["finetune", "--model", tiny_model, "--task", tiny_task, *QUICK, "--out", "run"]
     assert mpo_tutorial_command(*options, cwd=tmp_path).returncode == 0
     earlier = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-
-    def small_disk():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     line = refusal(mpo_tutorial_command(*options, cwd=tmp_path, preexec_fn=small_disk))
     assert "could not write" in line
@@ -208,6 +209,10 @@ def test_compress_saves_a_model_that_finetune_takes(mpo_tutorial_command, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert "Saved: small" in done.stdout
+    earlier = {path.name: path.read_bytes() for path in (tmp_path / "small").iterdir()}
+    again = ["compress", tiny_model, "--bond", 4, "--out", "small"]
+    assert "could not write the model" in refusal(mpo_tutorial_command(*again, cwd=tmp_path, preexec_fn=small_disk))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "small").iterdir()} == earlier
     options = ["--model", "small", "--task", tiny_task, "--train-size", 96, "--epochs", 1, "--out", "run", *QUICK]
     done = mpo_tutorial_command("finetune", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -237,6 +242,19 @@ def test_report_prints_the_shipped_comparison(mpo_tutorial_command, tmp_path):
     assert done.returncode == 0
     assert "light fine-tuning" in done.stdout
     assert "95 % interval" in done.stdout
+
+
+def test_what_stops_the_last_run_is_refused_before_the_first(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
+    made = mpo_tutorial_command("compress", tiny_model, "--matrices", "all", "--out", "small", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    for options, message in (
+        (["compare", "--model", "small"], "full fine-tuning is for the dense model"),
+        (["truncate", "--model", "small", "--train-size", 96], "word_embeddings is an MPO already"),
+        (["truncate", "--model", tiny_model], "give a smaller --train-size"),
+    ):
+        command = [*options, "--task", tiny_task, "--out", "run"]
+        assert message in refusal(mpo_tutorial_command(*command, cwd=tmp_path))
+        assert not list((tmp_path / "run").iterdir())
 
 
 def test_truncate_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
@@ -278,7 +296,9 @@ def test_report_of_runs_gives_the_score_of_nine_glue_tasks_alone(mpo_tutorial_co
     assert "glue/cola: test: Matthews" in some.stdout
     assert "GLUE score" not in some.stdout
     assert "GLUE score: 54.0" in everything.stdout
-    assert "No such file" in refusal(mpo_tutorial_command("report", "nowhere", cwd=tmp_path))
+    assert "nowhere holds no record.json" in refusal(mpo_tutorial_command("report", "nowhere", cwd=tmp_path))
+    write_record({"kind": "bench"}, tmp_path / "record.json")
+    assert "holds no run that was measured on test" in refusal(mpo_tutorial_command("report", ".", cwd=tmp_path))
 
 
 @pytest.mark.full

@@ -66,6 +66,12 @@ def test_labels_are_those_of_the_file(task):
     assert len(of_file) - 100 < sum(map(len, task.splits.values())) <= len(of_file)
 
 
+def test_labels_that_differ_in_a_blank_are_one(tmp_path):
+    rows = [f"film number {k},{label}" for k, label in enumerate(["good", " good", "bad "] * 10)]
+    (tmp_path / "films.csv").write_text("\n".join(["text,label", *rows]))
+    assert load_task(str(tmp_path / "films.csv")).label_names == ("bad", "good")
+
+
 def test_reviews_have_no_line_breaks_in_html(embedded):
     texts = [text for rows in embedded["imdb"].splits.values() for text, _ in rows]
     assert not any("<br" in text for text in texts)

@@ -121,7 +121,7 @@ def test_what_cannot_be_compressed_or_frozen_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"query is an MPO already; truncate it"):
         compress(tiny)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="no model that can be loaded for classification"):
+    with pytest.raises(ValueError, match="is no model that AutoModelForSequenceClassification can load"):
         load_classifier(str(tmp_path), 2, seed=0)
 
 

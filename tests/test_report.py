@@ -7,6 +7,7 @@ from matplotlib.image import imread
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from mpo_tutorial.families import PAPERS_PARTS
+from mpo_tutorial.finetune import locked
 from mpo_tutorial.layers import mpo_layers
 from mpo_tutorial.model import count, outline
 from mpo_tutorial.report import draw, look_at, save_compressed
@@ -56,6 +57,22 @@ def test_kinds_of_all_layers_add_up(tiny_model):
     assert sum(part.total for part in kinds.values()) == ledger.total
 
 
+def test_a_compressed_model_is_looked_at_as_it_is(tiny_model, tmp_path):
+    save_compressed(tiny_model, tmp_path, n_cores=3, which=["attention"], limits={"max_bond": 4})
+    dense = look_at(tiny_model, n_cores=3, max_bond=4, which=["attention"])
+    for path in (tmp_path, tmp_path / "config.json"):
+        view = look_at(str(path))
+        assert view.cells()[1:] == dense.cells()[1:]
+        assert [row.bonds for row in view.ledger.rows] == [row.bonds for row in dense.ledger.rows]
+    with pytest.raises(ValueError, match="is compressed, and looked at as it is"):
+        look_at(str(tmp_path), max_bond=2)
+
+
+def test_one_at_a_time_saves_to_a_folder(tiny_model, tmp_path):
+    with locked(tmp_path), pytest.raises(ValueError, match="one run at a time works in a folder"):
+        save_compressed(tiny_model, tmp_path)
+
+
 @pytest.mark.parametrize("limit", [{"max_bond": 4}, {"cutoff": 0.1}, {"ratio": 0.5}, {"n_params": 5000}, {}])
 def test_the_folder_of_a_compressed_model_is_loaded_again(tiny_model, tmp_path, limit):
     ledger = save_compressed(tiny_model, tmp_path, n_cores=3, which=["attention"], limits=limit)
@@ -66,8 +83,8 @@ def test_the_folder_of_a_compressed_model_is_loaded_again(tiny_model, tmp_path, 
 
 def test_a_fitted_cut_is_further_from_the_weights(tiny_model, tiny_task, tmp_path):
     plain, fitted = (
-        save_compressed(tiny_model, tmp_path / str(task), limits={"ratio": 0.5}, fit_to=task)
-        for task in (None, tiny_task)
+        save_compressed(tiny_model, tmp_path / out, limits={"ratio": 0.5}, fit_to=task)
+        for out, task in (("plain", None), ("fitted", tiny_task))
     )
     assert fitted.total == plain.total
     assert fitted.largest_error > plain.largest_error
@@ -96,6 +113,10 @@ def test_the_head_that_a_model_has_is_kept(tiny_config, tiny_model, tmp_path, au
     ids = torch.tensor([[5, 9, 96, 1]])
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids)[0], model(ids)[0], atol=2e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"small is compressed, with 3 cores an MPO: leave out --matrices and --cores"):
+        save_compressed(str(tmp_path / "small"), tmp_path / "smaller", n_cores=5)
+    with pytest.raises(ValueError, match="small is compressed"):
+        save_compressed(str(tmp_path / "small"), tmp_path / "smaller", which=["query"])
     save_compressed(str(tmp_path / "small"), tmp_path / "smaller", limits={"max_bond": 3})
     assert max(max(layer.mpo.bonds) for layer in mpo_layers(auto.from_pretrained(tmp_path / "smaller"))) == 3
 
