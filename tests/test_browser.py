@@ -50,6 +50,12 @@ CHAPTERS = {
         least="Bonds 6, 1, 16, 6 .* 1,960 numbers instead of 147,456",
         most="Bonds 6, 96, 96, 6: 165,960 numbers instead of 147,456",
     ),
+    "06_compressing_bert": Slider(
+        label="ratio",
+        words=r"Cut in all, \d+ % of its parameters left",
+        least=r"Cut in all, 20 % of its parameters left. plain: error [\d.]+ after the first layer",
+        most=r"Cut in all, 80 % of its parameters left. plain: error [\d.]+ after the first layer",
+    ),
 }
 
 
