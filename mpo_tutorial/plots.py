@@ -7,6 +7,7 @@ from html import escape
 from io import BytesIO
 
 import numpy as np
+from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -16,7 +17,9 @@ from mpo_tutorial.shapes import Shape
 
 # Okabe and Ito's palette, made to be told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+COLOURS = (BLUE, ORANGE, GREEN, GREY, "#E69F00", "#56B4E9")  # in the order in which unnamed lines get them
 STYLE = {
+    "axes.prop_cycle": cycler(color=COLOURS),
     "font.size": 15,
     "axes.titlesize": 17,
     "axes.spines.top": False,

@@ -65,7 +65,7 @@ def test_colours_are_told_apart_by_readers_without_green_cones():
         f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
         return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
-    colours = [lab(colour) for colour in (plots.BLUE, plots.ORANGE, plots.GREEN, plots.GREY)]
+    colours = [lab(colour) for colour in plots.COLOURS]
     distances = [np.linalg.norm(a - b) for k, a in enumerate(colours) for b in colours[:k]]
     assert min(distances) > 15
     assert np.linalg.norm(lab("#D55E00") - lab("#7A8B00")) < 15  # a pair that fails, so the measure can
