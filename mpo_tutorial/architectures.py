@@ -6,21 +6,17 @@ A compressed BERT keeps transformers' code and gets a class and a config of its 
 """
 
 import copy
-import json
-import math
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.utils import cached_file
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
+from mpo_tutorial import stored
 from mpo_tutorial.layers import MPOEmbedding, MPOLayer, MPOLinear, TiedLinear
 from mpo_tutorial.mpo import MPO
 from mpo_tutorial.shapes import Shape
@@ -32,9 +28,10 @@ HEADS = (
     "AutoModelForTokenClassification",
     "AutoModelForQuestionAnswering",
     "AutoModelForMultipleChoice",
+    "AutoModelForPreTraining",
+    "AutoModelForNextSentencePrediction",
+    "AutoModelForCausalLM",
 )
-WEIGHTS = "model.safetensors"
-MOST_PER_NUMBER = 100  # sizes of a config are this much below the numbers in the files, however truncated
 MODEL_TYPES = ("bert", "roberta", "albert", "distilbert", "mobilebert")
 PREFIX = "mpo_"
 FROM_HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -62,22 +59,27 @@ class MPOModel:
         Raises
         ------
         ValueError
-            If a file is no whole safetensors file, or the tensors of the encoder are not what the config says.
+            If a file is no whole safetensors file or not the one that was saved, or the tensors of the encoder are not what the
+        config says.
         """
         if not use_safetensors:
             raise ValueError("an MPO model is read from safetensors files only, not from pickles")
         where = {name: kwargs[name] for name in FROM_HUB if name in kwargs}
-        if config is None:
-            config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **where)
-        _check_files(cls, config, str(pretrained_model_name_or_path), where)
+        found = config
+        if not isinstance(config, PreTrainedConfig):
+            found = AutoConfig.from_pretrained(config or pretrained_model_name_or_path, **where)
+        _check_files(cls, found, str(pretrained_model_name_or_path), where)
         return super().from_pretrained(
             pretrained_model_name_or_path, *inputs, config=config, use_safetensors=True, **kwargs
         )
 
-    def save_pretrained(self, *args, **kwargs):
-        """As in transformers; legs and bonds are written as they are now."""
-        self.config.mpo = description(self)
-        super().save_pretrained(*args, **kwargs)
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+        """As in transformers; legs and bonds are written as they are now, and the SHA-256 of the files."""
+        self.config.mpo, self.config.mpo_sha256 = description(self), None
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process and not kwargs.get("variant"):
+            self.config.mpo_sha256 = stored.sha256_of(stored.weight_files(str(save_directory)))
+            self.config.save_pretrained(save_directory)
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs):
         """As in transformers, but an MPO embedding keeps the words it has: other numbers are a ValueError."""
@@ -118,14 +120,20 @@ def register() -> None:
         config = mpo_class(plain)
         AutoConfig.register(config.model_type, config)
         for auto in (getattr(transformers, name) for name in HEADS):
-            auto.register(config, mpo_class(auto._model_mapping[plain]))
+            if plain in auto._model_mapping:
+                auto.register(config, mpo_class(auto._model_mapping[plain]))
 
 
 def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module]) -> None:
     """Put layers in the places of others, in all of them where one is shared, and make the model's class fit.
 
-    An output layer that was tied to an embedding stays tied to it.
+    An output layer that was tied to an embedding stays tied to it. A model of another family is a ValueError.
     """
+    family = model.config.model_type.removeprefix(PREFIX)
+    if family not in MODEL_TYPES:
+        raise ValueError(
+            f"the families whose models can be saved and loaded are {', '.join(MODEL_TYPES)}, got {family!r}"
+        )
     tied = _output_layer(model)
     embedding = model.get_input_embeddings()
     if tied is not None and embedding in layers:
@@ -154,6 +162,7 @@ def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module]) -> No
         model.config.mpo = description(model)
     elif hasattr(model.config, "mpo"):
         del model.config.mpo
+        model.config.__dict__.pop("mpo_sha256", None)
     _forget_ties(model)
 
 
@@ -223,55 +232,26 @@ def _described(model: PreTrainedModel, config: PreTrainedConfig) -> Iterator[tup
 
 def _check_files(cls: type, config: PreTrainedConfig, path: str, where: dict) -> None:
     """Compare the tensors in the files with those that the config calls for, before any memory is taken for either."""
-    stored = _stored_shapes(path, where)
-    numbers = sum(map(math.prod, stored.values()))
-    for name, value in config.to_dict().items():
-        limit = len(stored) if re.search("layers|groups|num$|num_feed", name) else MOST_PER_NUMBER * numbers
-        if isinstance(value, int) and value > limit:
-            raise ValueError(
-                f"{path} holds {len(stored)} tensors with {numbers:,} numbers, its config asks for {name} {value:,}: one of "
-                "the two is not what was saved"
-            )
+    files = stored.weight_files(path, **where)
+    shapes = stored.shapes_in(files)
+    stored.check_sizes(config, shapes)
     with torch.device("meta"):
         model = cls(config)
     encoder, prefix = set(map(id, model.base_model.parameters())), f"{cls.base_model_prefix}."
-    stored = {name.removeprefix(prefix): shape for name, shape in stored.items()}
+    shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     needed = {
         name.removeprefix(prefix): tuple(tensor.shape)
         for name, tensor in model.named_parameters()
         if id(tensor) in encoder or ".cores." in name
     }
     new = re.compile(r"pooler\.(?!.*cores\.)")  # a dense pooler that was not saved begins anew, as in transformers
-    wrong = [name for name, shape in needed.items() if stored.get(name) != shape and not new.match(name)]
+    wrong = [name for name, shape in needed.items() if shapes.get(name) != shape and not new.match(name)]
     if wrong:
         first = wrong[0]
         raise ValueError(
             f"{path} must hold the encoder that its config describes; {len(wrong)} tensors are missing or of another shape, the "
-            f"first is {first}: {stored.get(first, 'missing')}, not {needed[first]}"
+            f"first is {first}: {shapes.get(first, 'missing')}, not {needed[first]}"
         )
-
-
-def _stored_shapes(path: str, where: dict) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a checkpoint's safetensors files, from their headers."""
-    files = [WEIGHTS]
-    if cached_file(path, WEIGHTS, **where, _raise_exceptions_for_missing_entries=False) is None:
-        index = cached_file(path, f"{WEIGHTS}.index.json", **where, _raise_exceptions_for_missing_entries=False)
-        files = files if index is None else _files_of_index(Path(index))
-    shapes = {}
-    for name in files:
-        file = cached_file(path, name, **where, _raise_exceptions_for_missing_entries=False)
-        if file is None:
-            raise ValueError(f"an MPO model is read from safetensors files only, {path} has no {name}")
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                shapes |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{file} is no whole safetensors file: {error}") from error
-    return shapes
-
-
-def _files_of_index(index: Path) -> list[str]:
-    try:
-        return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of safetensors files: {error!r}") from error
+    saved = getattr(config, "mpo_sha256", None) or {}
+    if altered := sorted(name for name, found in stored.sha256_of(files).items() if saved.get(name, found) != found):
+        raise ValueError(f"{path} was altered after it was saved: {altered[0]} is another file; save the model again")

@@ -1,6 +1,7 @@
 """Saving what one task trained, and putting it back on the base that all tasks share."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
 def fingerprint(model: "PreTrainedModel", how: str = "") -> str:
     """SHA-256 of an encoder as it was loaded, and of how it will be compressed or truncated.
 
-    Not of the cores that come out: they differ in the last digits from machine to machine.
+    Not of the cores that come out: they differ in the last digits from machine to machine. Nor of a pooler that begins anew.
     """
-    digest = hashlib.sha256(how.encode())
-    for name, tensor in sorted(model.base_model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    new_pooler = getattr(model, "new_pooler", False)
+    tensors = model.base_model.state_dict().items()
+    return digest({name: tensor for name, tensor in tensors if not (new_pooler and name.startswith("pooler."))}, how)
+
+
+def digest(tensors: Mapping[str, Tensor], how: str = "") -> str:
+    """SHA-256 of names and bytes of some tensors, and of a word on them."""
+    found = hashlib.sha256(how.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(name.encode())
+        found.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -37,7 +45,7 @@ def stored_bytes(model: nn.Module) -> int:
 
 
 def save_task(model: nn.Module, base: str, path: Path) -> None:
-    """Write the trained tensors and the fingerprint of their base (safetensors), whole or not at all.
+    """Write the trained tensors, their SHA-256 and the fingerprint of their base (safetensors), whole or not at all.
 
     Raises
     ------
@@ -47,7 +55,7 @@ def save_task(model: nn.Module, base: str, path: Path) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in trained_tensors(model).items()}
     try:
         with replacing(path) as partial:
-            save_file(tensors, partial, metadata={"base": base})
+            save_file(tensors, partial, metadata={"base": base, "sha256": digest(tensors)})
     except SafetensorError as error:
         raise OSError(f"could not write {path}: {error}") from error
 
@@ -65,7 +73,8 @@ def load_task_file(model: nn.Module, base: str, path: Path) -> None:
     Raises
     ------
     ValueError
-        If the file is no whole safetensors file, belongs to another base, or holds other tensors than the model trains.
+        If the file is no whole safetensors file, was altered, belongs to another base, or holds other tensors than the
+        model trains.
     """
     tensors = _read_task(base, path)
     expected = {name: tuple(tensor.shape) for name, tensor in trained_tensors(model).items()}
@@ -100,7 +109,7 @@ class SharedBase:
         Raises
         ------
         ValueError
-            If the file is no whole safetensors file, belongs to another base, or does not fit it.
+            If the file is no whole safetensors file, was altered, belongs to another base, or does not fit it.
         """
         tensors = _read_task(self.base, path)
         inside = f"{self.model.base_model_prefix}."
@@ -122,17 +131,23 @@ class SharedBase:
                     parameters[name].copy_(tensor)
                 else:
                     parameters[name].data = tensor.to(parameters[name])
+                parameters[name].grad = None
         self.model.get_submodule(output).out_features = classes
         self.model.num_labels = self.model.config.num_labels = classes
+        self.model.config.problem_type = None  # transformers sets it at the first loss
 
 
 def _read_task(base: str, path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get("base")
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
     except SafetensorError as error:
         raise ValueError(f"a task file is a whole safetensors file, {path} is not: {error}") from error
-    if found != base:
-        raise ValueError(f"{path} belongs to the base {str(found)[:12]}, not to {base[:12]}; train this one anew")
+    if metadata.get("base") != base:
+        raise ValueError(
+            f"{path} belongs to the base {str(metadata.get('base'))[:12]}, not to {base[:12]}; train this one anew"
+        )
+    if metadata.get("sha256") != digest(tensors):
+        raise ValueError(f"{path} was altered after it was saved; take a copy of the file that is whole")
     return tensors

@@ -24,10 +24,10 @@ _PLACES = (
     (r"embeddings\.embedding_transformation|embedding_hidden_mapping_in", "embedding projection", "projection"),
     (r"output\.bottleneck\.dense", "bottleneck out", "projection"),
     (r"bottleneck\.(input|attention)\.dense", "bottleneck in, {}", "projection"),
-    (r"attention\.(?:self\.)?(?:query|q_lin)", "query", "attention"),
-    (r"attention\.(?:self\.)?(?:key|k_lin)", "key", "attention"),
-    (r"attention\.(?:self\.)?(?:value|v_lin)", "value", "attention"),
-    (r"attention\.(?:output\.dense|dense|out_lin)", "attention output", "attention"),
+    (r"(?:cross)?attention\.(?:self\.)?(?:query|q_lin)", "query", "attention"),
+    (r"(?:cross)?attention\.(?:self\.)?(?:key|k_lin)", "key", "attention"),
+    (r"(?:cross)?attention\.(?:self\.)?(?:value|v_lin)", "value", "attention"),
+    (r"(?:cross)?attention\.(?:output\.dense|dense|out_lin)", "attention output", "attention"),
     (r"ffn\.(\d+)\.intermediate\.dense", "feed-forward in, {}", "feed-forward"),
     (r"ffn\.(\d+)\.output\.dense", "feed-forward out, {}", "feed-forward"),
     (r"intermediate\.dense|ffn|ffn\.lin1", "feed-forward in", "feed-forward"),
@@ -104,7 +104,7 @@ def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> It
     Parameters
     ----------
     which : sequence of str
-        `PARTS`, `KINDS`, "all", or patterns of names such as "*.layer.0.*". By default neither embedding nor
+        `PARTS`, `KINDS`, "all", or names and patterns of names such as "*.layer.0.*". By default neither embedding nor
         projections.
 
     Yields
@@ -118,7 +118,7 @@ def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> It
         quantised or an MPO already.
     """
     for word in which:
-        if not re.search(r"[*?\[]", word) and word not in ("all", *PARTS, *KINDS):
+        if not _is_pattern(word) and word not in ("all", *PARTS, *KINDS):
             raise ValueError(
                 f"matrices are named by all, {', '.join((*PARTS, *KINDS))}, or by a pattern such as '*.layer.0.*', got {word!r}"
             )
@@ -129,7 +129,7 @@ def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> It
         if any(other.startswith(f"{name}.") for other in placed):
             del placed[name]
     for pattern in which:
-        if re.search(r"[*?\[]", pattern) and not any(fnmatchcase(name, pattern) for name in placed):
+        if _is_pattern(pattern) and not any(fnmatchcase(name, pattern) for name in placed):
             raise ValueError(f"no matrix has a name like {pattern!r}; there are {_some(list(placed))}")
     found = {name: module for name, module in placed.items() if wanted(name, which)}
     if not found:
@@ -150,6 +150,10 @@ def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> It
                 f"{type(module).__module__}.{type(module).__name__} of {numbers}; load the model without quantisation"
             )
         yield name, module
+
+
+def _is_pattern(word: str) -> bool:
+    return re.search(r"[*?\[.]", word) is not None
 
 
 def _some(names: list[str]) -> str:

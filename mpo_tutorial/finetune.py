@@ -109,7 +109,7 @@ def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: s
         for batch in tqdm(loader, desc=progress, disable=progress is None, leave=False):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             del batch["labels"]
-            logits = model(**batch).logits
+            logits = model(**batch).logits.float()
             found.append((logits.squeeze(-1) if logits.shape[-1] == 1 else logits.argmax(-1)).cpu().numpy())
     found = np.concatenate(found)
     unsorted = np.empty_like(found)

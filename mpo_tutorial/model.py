@@ -1,6 +1,7 @@
 """Swapping a model's matrices for MPO layers, freezing the central cores, and the ledger of what is where."""
 
 import copy
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from mpo_tutorial import stored
 from mpo_tutorial.families import KINDS, PARTS, USUAL_PARTS, matrices, wanted
 from mpo_tutorial.layers import MPOEmbedding, MPOLayer, MPOLinear, cached, mpo_layers
 from mpo_tutorial.ledger import Ledger, Row
@@ -33,6 +35,27 @@ def quiet_transformers():
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def _refused(what: str):
+    """Make one ValueError, of a line, of all that transformers and torch raise at strange files and configs."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    strange = (
+        StrictDataclassError,
+        RuntimeError,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        TypeError,
+    )
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError, *strange) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{what}: {first_line}") from error
 
 
 def load_classifier(path: str, n_labels: int, seed: int) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
@@ -63,25 +86,31 @@ def load_classifier(path: str, n_labels: int, seed: int) -> tuple["PreTrainedMod
 def load(path: str, auto: type, **options) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A model by one of transformers' Auto classes, and its tokenizer; a head of another size begins anew.
 
+    So does a pooler that the files do not hold; `model.new_pooler` says whether it did.
+
     Raises
     ------
     ValueError
-        If files are missing or damaged, tensors of the encoder are missing, or the tokenizer has no words.
+        If files are missing, damaged or quantised, hold fewer or more layers than the config describes, or the tokenizer
+        has no words.
     """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     options = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True, **options}
-    strange_config = (StrictDataclassError, RuntimeError, ArithmeticError, AssertionError, LookupError, TypeError)
-    try:
-        with quiet_transformers():
-            model, info = auto.from_pretrained(path, **options)
-            tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, SafetensorError, *strange_config) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is no model that {auto.__name__} can load: {first_line}") from error
+    with _refused(f"{path} is no model that {auto.__name__} can load"), quiet_transformers():
+        config = AutoConfig.from_pretrained(path)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ValueError("it is quantised; take the model that it was made from")
+        stored.check_sizes(config, stored.shapes_in(stored.weight_files(path)))
+        model, info = auto.from_pretrained(path, **options)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    if left := sorted(name for name in info["unexpected_keys"] if re.search(r"layers?\.\d+\.", name)):
+        raise ValueError(
+            f"the config of {path} must describe all layers in its files; {len(left)} tensors have no place, such as {left[0]}"
+        )
     unread = [*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    model.new_pooler = any(name.startswith(f"{prefix}pooler.") for name in unread)
     unread = sorted(name for name in unread if name.startswith(prefix) and "pooler." not in name)
     if unread:
         raise ValueError(
@@ -165,12 +194,13 @@ def decompress(model: "PreTrainedModel") -> "PreTrainedModel":
 
 
 def outline(config: "PreTrainedConfig", n_labels: int = 2) -> "PreTrainedModel":
-    """The classifier that a config describes, without weights: on torch's device "meta"."""
+    """The classifier that a config describes, without weights: on torch's device "meta". A strange config is a ValueError."""
     from transformers import AutoModelForSequenceClassification
 
     config = copy.deepcopy(config)
     config.num_labels = n_labels
-    with torch.device("meta"):
+    with _refused(f"the config of a {config.model_type} describes no model"), torch.device("meta"):
+        stored.check_sizes(config)
         return AutoModelForSequenceClassification.from_config(config)
 
 
@@ -188,7 +218,8 @@ def freeze_central(model: "PreTrainedModel", rest: str = "head") -> None:
     Parameters
     ----------
     rest : {"head", "all"}
-        "head": the classifier besides. "all": everything but the central cores, as the paper counts.
+        "head": the classifier besides. "all": everything but the central cores, as the paper counts. A pooler that begins
+        anew, as `load` says, is trained whole.
 
     Raises
     ------
@@ -206,6 +237,8 @@ def freeze_central(model: "PreTrainedModel", rest: str = "head") -> None:
     for layer in layers:
         for core in layer.cores:
             core.requires_grad_(core is not layer.central)
+    if getattr(model, "new_pooler", False):
+        model.base_model.pooler.requires_grad_(True)
 
 
 def embed(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sentences: Sequence[str]) -> Tensor:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError
 
-from mpo_tutorial import result_plots
+from mpo_tutorial import result_plots, stored
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.data import load_task
 from mpo_tutorial.degradation import CALIBRATION
@@ -93,6 +93,8 @@ def save_compressed(
 ) -> Ledger:
     """Compress a model, cut it, and write it with its head and its tokenizer to a folder. One that has MPOs is cut only.
 
+    A head that predicts masked words is left out if there is a pooler, which it would displace.
+
     Parameters
     ----------
     limits : mapping, optional
@@ -139,7 +141,11 @@ def _save(model, tokenizer, out: Path) -> None:
 
 
 def _auto_class(path: str) -> type:
-    """The Auto class that loads a model with the head that it was saved with; AutoModel if it knows no such head."""
+    """The Auto class that loads a model with the head that it was saved with; AutoModel if it knows no such head.
+
+    And AutoModel if the head predicts masked words and the files hold a pooler, as those of BERT and ALBERT do: classifiers
+    need it, and the class that the config names would leave it out.
+    """
     import transformers
 
     from mpo_tutorial.architectures import HEADS
@@ -147,10 +153,12 @@ def _auto_class(path: str) -> type:
     config = _config(path)
     autos = [getattr(transformers, head) for head in HEADS]
     named = config.architectures or [""]
-    return next(
+    auto = next(
         (auto for auto in autos if getattr(auto._model_mapping.get(type(config), None), "__name__", None) in named),
         autos[0],
     )
+    pooler = any("pooler." in name for name in stored.shapes_in(stored.weight_files(path)))
+    return autos[0] if pooler and auto is transformers.AutoModelForMaskedLM else auto
 
 
 def _config(path: str):

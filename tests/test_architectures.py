@@ -11,7 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForNextSentencePrediction,
+    AutoModelForPreTraining,
     AutoModelForSequenceClassification,
     BertForSequenceClassification,
 )
@@ -106,6 +110,29 @@ def test_an_encoder_gets_a_new_head_and_a_tied_output_layer(make, tmp_path):
     torch.testing.assert_close(masked.get_output_embeddings().weight, masked.get_input_embeddings().matrix())
 
 
+@pytest.mark.parametrize(
+    "auto",
+    [AutoModelForPreTraining, AutoModelForNextSentencePrediction, AutoModelForCausalLM, AutoModelForMultipleChoice],
+)
+def test_other_heads_are_known_to_their_auto_classes(make, tmp_path, auto):
+    model = make("bert", auto).eval()
+    model.save_pretrained(tmp_path)
+    loaded = auto.from_pretrained(tmp_path)
+    assert type(loaded) is type(model)
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_class_of_its_own_takes_the_usual_arguments(make, tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path)
+    for config in (None, str(tmp_path), AutoConfig.from_pretrained(tmp_path)):
+        loaded = type(model).from_pretrained(tmp_path, config=config)
+        assert torch.equal(logits(loaded), logits(model))
+    wider = type(model).from_pretrained(tmp_path, num_labels=5, output_hidden_states=True, ignore_mismatched_sizes=True)
+    assert logits(wider).shape == (2, 5)
+    assert wider.config.output_hidden_states
+
+
 UNPICKLE = """
 import pickle, sys
 print(type(pickle.load(open(sys.argv[1], "rb"))).__name__)
@@ -198,9 +225,9 @@ QUERY = "bert.encoder.layer.0.attention.self.query"
             "1 tensors are missing or of another shape, the first is .*query.weight: missing",
         ),
         (lambda c: c.update(mpo={}), "says by `mpo` which matrices are MPOs, this one has {}"),
-        (lambda c: c.update(vocab_size=10**12), "its config asks for vocab_size 1,000,000,000,000"),
-        (lambda c: c.update(hidden_size=10**9), "its config asks for hidden_size 1,000,000,000"),
-        (lambda c: c.update(num_hidden_layers=10**7), "its config asks for num_hidden_layers 10,000,000"),
+        (lambda c: c.update(vocab_size=10**12), "config asks for vocab_size 1,000,000,000,000"),
+        (lambda c: c.update(hidden_size=10**9), "config asks for hidden_size 1,000,000,000"),
+        (lambda c: c.update(num_hidden_layers=10**7), "config asks for num_hidden_layers 10,000,000"),
         (lambda c: c.update(vocab_size=98), "word_embeddings make a matrix of 97 x 24, the model's has 98 x 24"),
         (lambda c: c.update(max_position_embeddings=33), "the first is embeddings.position_embeddings.weight"),
     ],

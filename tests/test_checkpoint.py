@@ -4,10 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import POSITIVE
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from mpo_tutorial.checkpoint import SharedBase, fingerprint
+from mpo_tutorial.checkpoint import SharedBase, digest, fingerprint
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.finetune import prepare, run
 from mpo_tutorial.layers import mpo_layers
@@ -89,12 +90,16 @@ def test_a_task_file_of_another_base_or_shape_is_refused_and_changes_nothing(tas
     base = SharedBase(model)
     file = tasks / "likes" / "task.safetensors"
     tensors = load_file(file)
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
     name = next(name for name in tensors if ".cores.0" in name)
     before = copy.deepcopy(model.state_dict())
     without_head = {name: tensor for name, tensor in tensors.items() if name != "classifier.bias"}
     for tensors_then, meta, message in (
         (tensors, {"base": "0" * 64}, "belongs to the base 000000000000, not to"),
         (tensors, {}, "belongs to the base None"),
+        (tensors, {"base": base.base, "sha256": "0" * 64}, "was altered after it was saved"),
+        ({**tensors, name: -tensors[name]}, metadata, "was altered after it was saved"),
         ({**tensors, name: torch.zeros(1, 2, 3, 4)}, {"base": base.base}, r"cores.0 is \(1, 2, 3, 4\), there is \("),
         ({**tensors, "bert.new": torch.zeros(1)}, {"base": base.base}, r"bert.new is \(1,\), there is no such tensor"),
         (
@@ -105,7 +110,7 @@ def test_a_task_file_of_another_base_or_shape_is_refused_and_changes_nothing(tas
         ({**tensors, "classifier.bias": torch.zeros(3)}, {"base": base.base}, r"bias is \(3,\), there is \(2,\)"),
         (without_head, {"base": base.base}, r"classifier.bias is missing, there is \(2,\)"),
     ):
-        save_file(tensors_then, tmp_path / "other.safetensors", meta)
+        save_file(tensors_then, tmp_path / "other.safetensors", {"sha256": digest(tensors_then), **meta})
         with pytest.raises(ValueError, match=message):
             base.switch(tmp_path / "other.safetensors")
     torch.save(tensors, tmp_path / "pickle.safetensors")
@@ -139,6 +144,35 @@ def test_a_compressed_base_is_used_as_it_is(tasks):
         prepare(replace(config, matrices="all"))
     with pytest.raises(ValueError, match="full fine-tuning is for the dense model"):
         prepare(replace(config, method="full"))
+
+
+def test_a_pooler_that_begins_anew_is_trained_whole_and_no_part_of_the_base(
+    tiny_config, tiny_model, tiny_task, tmp_path
+):
+    AutoModelForMaskedLM.from_config(tiny_config("bert", vocab_size=30522)).save_pretrained(tmp_path / "words")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "words")
+    config = RunConfig(model=str(tmp_path / "words"), task=tiny_task, train_size=96, epochs=1)
+    first, other = (prepare(replace(config, seed=seed)) for seed in (0, 1))
+    assert first.base == other.base
+    assert all(p.requires_grad for p in first.model.bert.pooler.parameters())
+    assert not first.model.bert.encoder.layer[0].attention.self.query.central.requires_grad
+    run(first, tmp_path / "run", progress=False, splits=("validation",))
+    base = SharedBase(other.model, other.base)
+    base.switch(tmp_path / "run" / "task.safetensors")
+    assert torch.equal(answer(other.model, other.tokenizer), answer(first.model, first.tokenizer))
+
+
+def test_what_a_loss_left_behind_does_not_outlive_a_switch(tasks):
+    model = AutoModelForSequenceClassification.from_pretrained(tasks / "base")
+    batch = AutoTokenizer.from_pretrained(tasks / "base")(LIKES, return_tensors="pt")
+    base = SharedBase(model)
+    for name in ("likes", "kinds"):
+        base.switch(tasks / name / "task.safetensors")
+        model(**batch, labels=torch.tensor([1])).loss.backward()
+        assert model.config.problem_type == "single_label_classification"
+        assert model.classifier.weight.grad.shape == model.classifier.weight.shape
+    base.switch(tasks / "likes" / "task.safetensors")
+    assert model.config.problem_type is None
 
 
 def test_matrices_are_part_of_a_run(tiny_model, tiny_task):

@@ -5,7 +5,14 @@ import pytest
 import torch
 from conftest import TINY
 from torch import nn
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, GPT2Config, GPT2Model
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPT2Model,
+)
 
 from mpo_tutorial.families import KINDS, KNOWN, PARTS, known_config, matrices, place
 from mpo_tutorial.layers import MPOEmbedding, MPOLinear, TiedLinear, mpo_layers
@@ -221,6 +228,25 @@ def test_what_has_no_matrix_to_decompose_is_refused(tiny_config):
     assert not mpo_layers(model)
     with pytest.raises(ValueError, match="there is nothing to decompress"):
         decompress(model)
+
+
+def test_a_matrix_is_chosen_by_its_whole_name_too(tiny_config):
+    model = outline(tiny_config("bert"))
+    name = "bert.encoder.layer.1.attention.self.key"
+    assert [found for found, _ in matrices(model, [name])] == [name]
+    with pytest.raises(ValueError, match=r"no matrix has a name like 'bert\.encoder\.layer\.7'; there are bert"):
+        list(matrices(model, ["bert.encoder.layer.7"]))
+
+
+def test_attention_to_an_encoder_is_attention():
+    assert place("bert.encoder.layer.0.crossattention.output.dense").part == "attention"
+    assert place("bert.encoder.layer.0.crossattention.self.key").kind == "key"
+
+
+def test_a_model_of_another_family_is_refused(tiny_config):
+    config = AutoConfig.for_model("electra", vocab_size=97, hidden_size=24, num_attention_heads=2, intermediate_size=40)
+    with pytest.raises(ValueError, match=r"families whose models can be saved and loaded are bert, .* got 'electra'"):
+        compress(AutoModel.from_config(config), 3)
 
 
 def test_quantised_matrices_are_refused(tiny_config):

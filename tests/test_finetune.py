@@ -13,8 +13,9 @@ from mpo_tutorial.checkpoint import load_task_file, stored_bytes
 from mpo_tutorial.compare import compare
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.demo import demo
-from mpo_tutorial.finetune import evaluate, locked, prepare, run
+from mpo_tutorial.finetune import evaluate, locked, predict, prepare, run
 from mpo_tutorial.layers import mpo_layers
+from mpo_tutorial.model import load_classifier
 from mpo_tutorial.results import right
 
 
@@ -152,6 +153,15 @@ def test_evaluation_keeps_the_order_of_the_sentences(config):
     alone = [evaluate(prepared.model, dataset.select([k]), prepared.tokenizer)[0] for k in range(len(dataset))]
     assert together.tolist() == alone
     assert 0 < sum(alone) < len(alone)
+
+
+def test_figures_are_read_in_half_precision_too(config):
+    prepared = prepare(config)
+    model, tokenizer = load_classifier(config.model, 1, seed=0)
+    dataset = prepared.dataset("validation")
+    single, half = (predict(model.to(dtype), dataset, tokenizer) for dtype in (torch.float32, torch.bfloat16))
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, single, atol=0.05)
 
 
 def test_right_and_wrong_need_classes(config, tmp_path):

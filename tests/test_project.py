@@ -26,8 +26,19 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
 ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "fitting", "config"]
-ORDER += ["results", "metrics", "glue", "sources", "data", "families", "ledger", "architectures", "model"]
-ORDER += ["truncation", "checkpoint", "training", "finetune", "tradeoff", "degradation", "compare", "plots"]
+ORDER += ["results", "metrics", "glue", "sources", "data", "families", "ledger", "stored"]
+ORDER += [
+    "architectures",
+    "model",
+    "truncation",
+    "checkpoint",
+    "training",
+    "finetune",
+    "tradeoff",
+    "degradation",
+    "compare",
+    "plots",
+]
 ORDER += ["result_plots", "notebook", "report", "explorers", "model_explorers", "widgets", "demo", "bench"]
 ORDER += ["bench_tables", "doctor", "cli"]
 

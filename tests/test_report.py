@@ -4,12 +4,18 @@ import re
 import pytest
 import torch
 from matplotlib.image import imread
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForPreTraining,
+)
 
 from mpo_tutorial.families import PAPERS_PARTS
 from mpo_tutorial.finetune import locked
 from mpo_tutorial.layers import mpo_layers
-from mpo_tutorial.model import count, outline
+from mpo_tutorial.model import count, load_classifier, outline
 from mpo_tutorial.report import draw, look_at, save_compressed
 
 
@@ -119,6 +125,19 @@ def test_the_head_that_a_model_has_is_kept(tiny_config, tiny_model, tmp_path, au
         save_compressed(str(tmp_path / "small"), tmp_path / "smaller", which=["query"])
     save_compressed(str(tmp_path / "small"), tmp_path / "smaller", limits={"max_bond": 3})
     assert max(max(layer.mpo.bonds) for layer in mpo_layers(auto.from_pretrained(tmp_path / "smaller"))) == 3
+
+
+def test_the_pooler_is_kept_though_the_config_names_a_head_without(tiny_config, tiny_model, tmp_path):
+    """As the hub's BERT: made by BertForPreTraining, called BertForMaskedLM."""
+    whole = BertForPreTraining(tiny_config("bert", vocab_size=30522))
+    whole.save_pretrained(tmp_path / "whole")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "whole")
+    words = json.loads((tmp_path / "whole/config.json").read_text())
+    (tmp_path / "whole/config.json").write_text(json.dumps({**words, "architectures": ["BertForMaskedLM"]}))
+    ledger = save_compressed(str(tmp_path / "whole"), tmp_path / "small", n_cores=3)
+    assert ledger.rows[-1].name == "pooler.dense"
+    model, _ = load_classifier(str(tmp_path / "small"), 2, seed=0)
+    torch.testing.assert_close(model.bert.pooler.dense.mpo.to_matrix().T, whole.bert.pooler.dense.weight.detach())
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tiny_config, tmp_path):
