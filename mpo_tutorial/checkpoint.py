@@ -1,6 +1,7 @@
 """Saving what one task trained, and putting it back on the base that all tasks share."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from mpo_tutorial.results import replacing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+KEY = "mpo_tutorial"  # of a task file's metadata
 
 
 def fingerprint(model: "PreTrainedModel", how: str = "") -> str:
@@ -55,7 +58,7 @@ def save_task(model: nn.Module, base: str, path: Path) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in trained_tensors(model).items()}
     try:
         with replacing(path) as partial:
-            save_file(tensors, partial, metadata={"base": base, "sha256": digest(tensors)})
+            save_file(tensors, partial, metadata=_metadata(base, tensors))
     except SafetensorError as error:
         raise OSError(f"could not write {path}: {error}") from error
 
@@ -137,10 +140,15 @@ class SharedBase:
         self.model.config.problem_type = None  # transformers sets it at the first loss
 
 
+def _metadata(base: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """As one entry: safetensors writes several in any order, and equal runs should make equal files."""
+    return {KEY: json.dumps({"base": base, "sha256": digest(tensors)})}
+
+
 def _read_task(base: str, path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
     except SafetensorError as error:
         raise ValueError(f"a task file is a whole safetensors file, {path} is not: {error}") from error

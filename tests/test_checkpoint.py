@@ -1,4 +1,5 @@
 import copy
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from mpo_tutorial.checkpoint import SharedBase, digest, fingerprint
+from mpo_tutorial.checkpoint import KEY, SharedBase, digest, fingerprint
 from mpo_tutorial.config import RunConfig
 from mpo_tutorial.finetune import prepare, run
 from mpo_tutorial.layers import mpo_layers
@@ -91,7 +92,7 @@ def test_a_task_file_of_another_base_or_shape_is_refused_and_changes_nothing(tas
     file = tasks / "likes" / "task.safetensors"
     tensors = load_file(file)
     with safe_open(file, framework="pt") as opened:
-        metadata = opened.metadata()
+        metadata = json.loads(opened.metadata()[KEY])
     name = next(name for name in tensors if ".cores.0" in name)
     before = copy.deepcopy(model.state_dict())
     without_head = {name: tensor for name, tensor in tensors.items() if name != "classifier.bias"}
@@ -110,7 +111,9 @@ def test_a_task_file_of_another_base_or_shape_is_refused_and_changes_nothing(tas
         ({**tensors, "classifier.bias": torch.zeros(3)}, {"base": base.base}, r"bias is \(3,\), there is \(2,\)"),
         (without_head, {"base": base.base}, r"classifier.bias is missing, there is \(2,\)"),
     ):
-        save_file(tensors_then, tmp_path / "other.safetensors", {"sha256": digest(tensors_then), **meta})
+        save_file(
+            tensors_then, tmp_path / "other.safetensors", {KEY: json.dumps({"sha256": digest(tensors_then), **meta})}
+        )
         with pytest.raises(ValueError, match=message):
             base.switch(tmp_path / "other.safetensors")
     torch.save(tensors, tmp_path / "pickle.safetensors")

@@ -11,7 +11,6 @@ from mpo_tutorial.truncation import bonds_of_ratio
 
 RATIO = 0.4
 QUERY = balanced_shape(384, 384)
-TRAINED = "That is the share that is trained. How much fewer is that than all?"
 
 
 def best_for_inputs(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
@@ -144,8 +143,11 @@ EXERCISES = (
         ),
         hint='explorer.views("the paper\'s") holds the four; each has .auxiliary and .dense.',
         mistakes=[
-            (lambda: _shares()[0], TRAINED),
-            (lambda: round(_shares()[0], 1), TRAINED),  # as the table shows it
+            (lambda: _shares()[0], "That is the share that is trained. How much fewer is that than all?"),
+            (
+                lambda: round(_shares()[0], 1),
+                "That is the share that is trained, rounded. How much fewer is that than all?",
+            ),
             (lambda: 91.0, "That is what was promised. Compute it."),
             (lambda: 100 - _shares()[1], "That pools the four models. Take the mean of four percentages."),
             (lambda: 1 - _shares()[0] / 100, "As a share that is right. The question is in per cent: times 100."),
