@@ -26,21 +26,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
 ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "fitting", "config"]
-ORDER += ["results", "metrics", "glue", "sources", "data", "families", "ledger", "stored"]
-ORDER += [
-    "architectures",
-    "model",
-    "truncation",
-    "checkpoint",
-    "training",
-    "finetune",
-    "tradeoff",
-    "degradation",
-    "compare",
-    "plots",
-]
-ORDER += ["result_plots", "notebook", "report", "explorers", "model_explorers", "widgets", "demo", "bench"]
-ORDER += ["bench_tables", "doctor", "cli"]
+ORDER += ["results", "metrics", "glue", "sources", "data", "families", "ledger", "stored", "architectures"]
+ORDER += ["model", "truncation", "checkpoint", "training", "finetune", "tradeoff", "degradation", "compare"]
+ORDER += ["plots", "result_plots", "notebook", "report", "explorers", "model_explorers", "widgets", "demo"]
+ORDER += ["bench", "bench_tables", "doctor", "cli"]
 
 
 def imports_of(path: Path) -> set[str]:
