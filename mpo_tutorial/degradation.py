@@ -118,7 +118,7 @@ def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False
         As in `run`; and before anything is trained, what `degradation` would refuse in the end.
     """
     untrained = prepare(config)
-    _unused(untrained)
+    unused(untrained)
     list(matrices(untrained.model, ["embedding"]))
     for row in untrained.ledger.rows:
         bonds_of_ratio(row.name, untrained.model.get_submodule(row.name).mpo.shape, min(RATIOS))
@@ -224,7 +224,7 @@ def _configs(runs: Sequence[Path]) -> list[dict]:
     return configs
 
 
-def _unused(prepared: Prepared) -> list[Row]:
+def unused(prepared: Prepared) -> list[Row]:
     """Training sentences of a task that a run is not trained on. It is a ValueError if there is none."""
     task = prepared.task
     used = set(task.train(prepared.config.train_size))
@@ -245,7 +245,7 @@ class _Run:
         self.model = self.prepared.model
         config = self.prepared.config
         self.trained = self.prepared.task.train(config.train_size)
-        self.rows = tokenise(_unused(self.prepared)[:n_sentences], self.prepared.tokenizer, config.max_length)
+        self.rows = tokenise(unused(self.prepared)[:n_sentences], self.prepared.tokenizer, config.max_length)
         self.layers = {name: layer for name, layer in self.model.named_modules() if isinstance(layer, MPOLayer)}
 
     def points(self, folder: Path, ratios: Sequence[float], layer_ratio: float, progress: bool) -> list[dict]:
