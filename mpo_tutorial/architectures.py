@@ -60,7 +60,7 @@ class MPOModel:
         ------
         ValueError
             If a file is no whole safetensors file or not the one that was saved, or the tensors of the encoder are not what the
-        config says.
+            config says.
         """
         if not use_safetensors:
             raise ValueError("an MPO model is read from safetensors files only, not from pickles")

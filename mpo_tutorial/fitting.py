@@ -92,7 +92,8 @@ def input_moments(
     if not sentences:
         raise ValueError("moments of the inputs need at least one sentence, got none")
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, MPOLinear)}
-    if unknown := sorted(set(layers if names is None else names) - layers.keys()):
+    names = layers if names is None else names
+    if unknown := sorted(set(names) - layers.keys()):
         raise ValueError(f"moments are taken of MPOLinear layers, {unknown[0]} is none; there are {', '.join(layers)}")
     sums: dict[str, list] = {}
     mask = None
@@ -110,7 +111,7 @@ def input_moments(
 
     model.eval()
     with ExitStack() as stack:
-        for name in layers if names is None else names:
+        for name in names:
             stack.enter_context(layers[name].register_forward_pre_hook(partial(add, name)))
         stack.enter_context(torch.no_grad())
         stack.enter_context(cached(model))

@@ -38,7 +38,7 @@ def quiet_transformers():
 
 
 @contextmanager
-def _refused(what: str):
+def refused(what: str):
     """Make one ValueError, of a line, of all that transformers and torch raise at strange files and configs."""
     from huggingface_hub.errors import StrictDataclassError
 
@@ -97,7 +97,7 @@ def load(path: str, auto: type, **options) -> tuple["PreTrainedModel", "PreTrain
     from transformers import AutoConfig, AutoTokenizer
 
     options = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True, **options}
-    with _refused(f"{path} is no model that {auto.__name__} can load"), quiet_transformers():
+    with refused(f"{path} is no model that {auto.__name__} can load"), quiet_transformers():
         config = AutoConfig.from_pretrained(path)
         if getattr(config, "quantization_config", None) is not None:
             raise ValueError("it is quantised; take the model that it was made from")
@@ -199,7 +199,7 @@ def outline(config: "PreTrainedConfig", n_labels: int = 2) -> "PreTrainedModel":
 
     config = copy.deepcopy(config)
     config.num_labels = n_labels
-    with _refused(f"the config of a {config.model_type} describes no model"), torch.device("meta"):
+    with refused(f"the config of a {config.model_type} describes no model"), torch.device("meta"):
         stored.check_sizes(config)
         return AutoModelForSequenceClassification.from_config(config)
 

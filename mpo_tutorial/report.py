@@ -26,6 +26,7 @@ from mpo_tutorial.model import (
     load_classifier,
     outline,
     quiet_transformers,
+    refused,
 )
 from mpo_tutorial.plots import styled
 from mpo_tutorial.sources import EMBEDDED_MODELS, model_path
@@ -157,8 +158,9 @@ def _auto_class(path: str) -> type:
         (auto for auto in autos if getattr(auto._model_mapping.get(type(config), None), "__name__", None) in named),
         autos[0],
     )
-    pooler = any("pooler." in name for name in stored.shapes_in(stored.weight_files(path)))
-    return autos[0] if pooler and auto is transformers.AutoModelForMaskedLM else auto
+    if auto is not transformers.AutoModelForMaskedLM:
+        return auto
+    return autos[0] if any("pooler." in name for name in stored.shapes_in(stored.weight_files(path))) else auto
 
 
 def _config(path: str):
@@ -166,8 +168,5 @@ def _config(path: str):
 
     if path.endswith(".json") and not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}; give the config.json of a model")
-    try:
+    with refused(f"{path} is no config.json of a model that transformers knows"):
         return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} is no config.json of a model that transformers knows: {first_line}") from error

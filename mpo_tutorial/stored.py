@@ -36,10 +36,9 @@ def weight_files(path: str, **where) -> dict[str, Path]:
     def file(name: str) -> str | None:
         return cached_file(path, name, **where, _raise_exceptions_for_missing_entries=False)
 
-    names, index = [WEIGHTS], None
-    if file(WEIGHTS) is None and (index := file(f"{WEIGHTS}.index.json")) is not None:
-        names = _names_in_index(Path(index))
-    found = {name: file(name) for name in names}
+    found = {WEIGHTS: file(WEIGHTS)}
+    if found[WEIGHTS] is None and (index := file(f"{WEIGHTS}.index.json")) is not None:
+        found = {name: file(name) for name in _names_in_index(Path(index))}
     for name, where_it_is in found.items():
         if where_it_is is None:
             raise ValueError(f"a model is read from safetensors files only, {path} has no {name}")
@@ -60,11 +59,13 @@ def shapes_in(files: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
 
 def sha256_of(files: Mapping[str, Path]) -> dict[str, str]:
     """The SHA-256 of each file, by name."""
-    found = {}
-    for name, path in files.items():
-        with open(path, "rb") as file:
-            found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {name: file_sha256(path) for name, path in files.items()}
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sizes(config: "PreTrainedConfig", shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:

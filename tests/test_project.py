@@ -26,7 +26,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # From the lowest module to the highest: each may import only from those before it.
 ORDER = ["shapes", "contraction", "linalg", "mpo", "entropy", "states", "budget", "layers", "fitting", "config"]
-ORDER += ["results", "metrics", "glue", "sources", "data", "families", "ledger", "stored", "architectures"]
+ORDER += ["results", "metrics", "glue", "stored", "sources", "data", "families", "ledger", "architectures"]
 ORDER += ["model", "truncation", "checkpoint", "training", "finetune", "tradeoff", "degradation", "compare"]
 ORDER += ["plots", "result_plots", "notebook", "report", "explorers", "model_explorers", "widgets", "demo"]
 ORDER += ["bench", "bench_tables", "doctor", "cli"]
