@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mpo_tutorial import results
-from mpo_tutorial.degradation import CALIBRATION, unused
-from mpo_tutorial.fitting import Moments, fit, input_moments
-from mpo_tutorial.layers import MPOLinear
-from mpo_tutorial.mpo import MPO
-from mpo_tutorial.tradeoff import Tuned
-from mpo_tutorial.truncation import bonds_of_ratio
+from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments.degradation import CALIBRATION, unused
+from mpo_tutorial.experiments.tradeoff import Tuned
+from mpo_tutorial.maths.fitting import fit
+from mpo_tutorial.maths.mpo import MPO
+from mpo_tutorial.models.activations import Moments, input_moments
+from mpo_tutorial.models.layers import MPOLinear
+from mpo_tutorial.models.truncation import bonds_of_ratio
 
 RATIOS = (0.6, 0.4)
 
@@ -49,7 +50,7 @@ def legwise_cut(mpo: MPO, bonds: Sequence[int], metric: Tensor) -> MPO:
         values, vectors = torch.linalg.eigh(moments)
         forth.append((vectors * values.sqrt()) @ vectors.T)
         back.append((vectors / values.sqrt()) @ vectors.T)
-    return _times(_times(mpo, forth).compress(bonds), back)
+    return _times(_times(mpo, forth).truncate(bonds), back)
 
 
 def _times(mpo: MPO, matrices: Sequence[Tensor]) -> MPO:
@@ -62,7 +63,7 @@ def cuts(layer: MPOLinear, moments: Moments, ratio: float) -> dict[str, MPO]:
     """The three cuts of a layer, at equal bonds."""
     mpo, metric = layer.mpo, moments.metric(centred=True)
     bonds = bonds_of_ratio("a layer", mpo.shape, ratio)
-    plain = mpo.compress(bonds)
+    plain = mpo.truncate(bonds)
     return {
         "plain": plain,
         "legwise": legwise_cut(mpo, bonds, metric),
@@ -114,8 +115,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     found = [point for run in options.runs for point in points(run)]
-    record = {"kind": "legwise", **results.provenance(), "summary": summary(found), "points": found}
-    results.write_record(record, options.out)
+    record = {"kind": "legwise", **records.provenance(), "summary": summary(found), "points": found}
+    records.write_record(record, options.out)
     for row in record["summary"]:
         seeds = ", ".join(f"{error:.3f}" for error in row["seeds"])
         print(f"{row['ratio']:.0%} {row['way']:8} mean error of the outputs {row['error']:.3f} (seeds: {seeds})")  # noqa: T201

@@ -3,22 +3,21 @@
 from pathlib import Path
 
 from blocks import replace_block
-from mpo_tutorial import bench_tables, result_plots, results
+from mpo_tutorial.course import bench_tables, figures, tables
+from mpo_tutorial.experiments import records
 
 ROOT = Path(__file__).parents[1]
 
-demo = results.shipped("demo")
-rows = [results.TableRow(**row) for row in demo["table"]]
-alt_text = result_plots.demo_alt_text(rows, demo["curve"])
-result_plots.save(
-    result_plots.demo_picture(rows, demo["curve"], demo["chance"]), ROOT / "docs" / "tradeoff.png", alt_text
-)
+demo = records.shipped("demo")
+rows = [tables.TableRow(**row) for row in demo["table"]]
+alt_text = figures.demo_alt_text(rows, demo["curve"])
+figures.save(figures.demo_picture(rows, demo["curve"], demo["chance"]), ROOT / "docs" / "tradeoff.png", alt_text)
 
 parts = {
-    ("README.md", "table"): results.markdown_of_comparison(results.shipped("compare")),
-    ("README.md", "second"): results.second_comparison(results.shipped("compare-3-epochs")),
+    ("README.md", "table"): tables.markdown_of_comparison(records.shipped("compare")),
+    ("README.md", "second"): tables.second_comparison(records.shipped("compare-3-epochs")),
     ("README.md", "picture"): f"![{alt_text}](docs/tradeoff.png)",
-    ("benchmarks/README.md", "tables"): bench_tables.markdown(results.shipped("bench")),
+    ("benchmarks/README.md", "tables"): bench_tables.markdown(records.shipped("bench")),
 }
 for (path, name), text in parts.items():
     page = (ROOT / path).read_text(encoding="utf-8")

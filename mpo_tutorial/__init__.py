@@ -4,29 +4,91 @@ The names below are loaded when first used, so that the command line can refuse 
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wrapt import patch_function_wrapper, when_imported
 
-_HOMES = {
-    "MPO": "mpo",
-    "MPOEmbedding": "layers",
-    "MPOLinear": "layers",
-    "Shape": "shapes",
-    "Spectra": "entropy",
-    "allocate": "budget",
-    "balanced_shape": "shapes",
-    "cached": "layers",
-    "paper": "shapes",
-}
+if TYPE_CHECKING:
+    from mpo_tutorial.course import exercises as exercises
+    from mpo_tutorial.course import explorers as explorers
+    from mpo_tutorial.course import figures as figures
+    from mpo_tutorial.course import model_explorers as model_explorers
+    from mpo_tutorial.course import plots as plots
+    from mpo_tutorial.course import tables as tables
+    from mpo_tutorial.course import widgets as widgets
+    from mpo_tutorial.course.notebook import set_up as set_up
+    from mpo_tutorial.doctor import examine as examine
+    from mpo_tutorial.experiments import statistics as statistics
+    from mpo_tutorial.experiments.config import RunConfig as RunConfig
+    from mpo_tutorial.experiments.records import shipped as shipped
+    from mpo_tutorial.experiments.tasks import load_task as load_task
+    from mpo_tutorial.experiments.tradeoff import PARTS as PARTS
+    from mpo_tutorial.experiments.tradeoff import Tuned as Tuned
+    from mpo_tutorial.maths import states as states
+    from mpo_tutorial.maths.budget import allocate as allocate
+    from mpo_tutorial.maths.entropy import Spectra as Spectra
+    from mpo_tutorial.maths.entropy import entropy as entropy
+    from mpo_tutorial.maths.fitting import fit as fit
+    from mpo_tutorial.maths.linalg import relative_error as relative_error
+    from mpo_tutorial.maths.mpo import MPO as MPO
+    from mpo_tutorial.maths.shapes import Shape as Shape
+    from mpo_tutorial.maths.shapes import balanced_shape as balanced_shape
+    from mpo_tutorial.maths.shapes import paper_shape as paper_shape
+    from mpo_tutorial.models import activations as activations
+    from mpo_tutorial.models import families as families
+    from mpo_tutorial.models.convert import decompose as decompose
+    from mpo_tutorial.models.convert import decompress as decompress
+    from mpo_tutorial.models.convert import freeze as freeze
+    from mpo_tutorial.models.layers import MPOEmbedding as MPOEmbedding
+    from mpo_tutorial.models.layers import MPOLinear as MPOLinear
+    from mpo_tutorial.models.layers import cached as cached
+    from mpo_tutorial.models.layers import mpo_layers as mpo_layers
+    from mpo_tutorial.models.ledger import Ledger as Ledger
+    from mpo_tutorial.models.loading import load as load
+    from mpo_tutorial.models.truncation import bonds_of_ratio as bonds_of_ratio
+    from mpo_tutorial.models.truncation import truncate as truncate
 
-__all__ = ["MPO", "MPOEmbedding", "MPOLinear", "Shape", "Spectra", "allocate", "balanced_shape", "cached", "paper"]
+_MODULES = {  # by the room that they are in
+    "course": ("exercises", "explorers", "figures", "model_explorers", "plots", "tables", "widgets"),
+    "experiments": ("statistics",),
+    "maths": ("states",),
+    "models": ("activations", "families"),
+}
+_NAMES = {
+    "course.notebook": ("set_up",),
+    "doctor": ("examine",),
+    "experiments.config": ("RunConfig",),
+    "experiments.records": ("shipped",),
+    "experiments.tasks": ("load_task",),
+    "experiments.tradeoff": ("Tuned", "PARTS"),
+    "maths.budget": ("allocate",),
+    "maths.entropy": ("Spectra", "entropy"),
+    "maths.fitting": ("fit",),
+    "maths.linalg": ("relative_error",),
+    "maths.mpo": ("MPO",),
+    "maths.shapes": ("Shape", "balanced_shape", "paper_shape"),
+    "models.convert": ("decompose", "decompress", "freeze"),
+    "models.layers": ("MPOEmbedding", "MPOLinear", "cached", "mpo_layers"),
+    "models.ledger": ("Ledger",),
+    "models.loading": ("load",),
+    "models.truncation": ("truncate", "bonds_of_ratio"),
+}
+_HOMES = {name: home for homes in (_MODULES, _NAMES) for home, names in homes.items() for name in names}
+
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mpo_tutorial' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"mpo_tutorial.{_HOMES[name]}"), name)
+    home = f"mpo_tutorial.{_HOMES[name]}"
+    found = import_module(f"{home}.{name}") if _HOMES[name] in _MODULES else getattr(import_module(home), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 @when_imported("transformers.models.auto.configuration_auto")
@@ -35,5 +97,5 @@ def _make_known(module) -> None:
 
     @patch_function_wrapper(module, "AutoConfig.from_pretrained")
     def from_pretrained(wrapped, _, args, kwargs):
-        import_module("mpo_tutorial.architectures").register()
+        import_module("mpo_tutorial.models.architectures").register()
         return wrapped(*args, **kwargs)

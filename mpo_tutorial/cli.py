@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mpo_tutorial import results
-from mpo_tutorial.config import RunConfig
+from mpo_tutorial.course import tables
+from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments.config import RunConfig
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(".")[0]
@@ -92,8 +93,8 @@ def demo(
         raise ValueError(f"baseline is one of record, live, got {baseline!r}")
     config = _config(locals())
     console.print("Loading torch and transformers ...")
-    from mpo_tutorial.demo import demo
-    from mpo_tutorial.ledger import Ledger
+    from mpo_tutorial.course.demo import demo
+    from mpo_tutorial.models.ledger import Ledger
 
     def show(what) -> None:
         if isinstance(what, str):
@@ -102,7 +103,7 @@ def demo(
             _print_table(Ledger.HEAD, what.cells())
 
     record = demo(config, out, live_baseline=baseline == "live", resume=resume, show=show)
-    _print_table(results.TABLE_HEAD, [results.TableRow(**row).cells() for row in record["table"]])
+    _print_table(tables.TABLE_HEAD, [tables.TableRow(**row).cells() for row in record["table"]])
     console.print(record["baseline"], soft_wrap=True)
     console.print(
         f"\nPicture: {out / 'tradeoff.png'}   Record: {out / 'record.json'}   Trained tensors: {out / 'light/task.safetensors'}\n"
@@ -136,13 +137,13 @@ def finetune(
 ):
     """Fine-tune once and measure on the validation and test sentences."""
     config = _config(locals())
-    from mpo_tutorial.finetune import prepare, run
+    from mpo_tutorial.experiments.finetune import prepare, run
 
     record = run(prepare(config), out, resume=resume)
-    metric = next(iter(results.measured(record["test"])))
-    row = results.row_of_run(results.METHOD_NAMES[method], record, metric)
-    _print_table(results.table_head(metric), [row.cells()])
-    console.print(f"Measured: {results.sentence_on_metrics(record)}", soft_wrap=True)
+    metric = next(iter(tables.metrics_of(record["test"])))
+    row = tables.row_of_run(tables.METHOD_NAMES[method], record, metric)
+    _print_table(tables.table_head(metric), [row.cells()])
+    console.print(f"Measured: {tables.sentence_on_metrics(record)}", soft_wrap=True)
     console.print(f"Record: {out / 'record.json'}   Trained tensors: {out / 'task.safetensors'}")
 
 
@@ -175,14 +176,16 @@ def compress(
     out: Out = Path("runs/compress"),
 ):
     """Make a model's matrices MPOs, cut them, and save it; or print and draw what full bonds would give (--report)."""
-    from mpo_tutorial.families import words
-    from mpo_tutorial.report import draw, known, look_at, save_compressed
+    from mpo_tutorial.course.figures import draw_ledger
+    from mpo_tutorial.experiments.compress import save_compressed
+    from mpo_tutorial.models.families import split_words
+    from mpo_tutorial.models.look import look_at, offline_models
 
     names = [*(models or ()), *map(str, config or ())]
     if not names or (not report and (len(names) > 1 or config)):
         raise ValueError(
             f"compress takes one model, --report models or configs; got {len(names)}. Without a network it knows "
-            f"{', '.join(known())}"
+            f"{', '.join(offline_models())}"
         )
     limits = {"max_bond": bond, "cutoff": cutoff, "ratio": ratio, "n_params": params}
     limits = {name: limit for name, limit in limits.items() if limit is not None}
@@ -191,7 +194,7 @@ def compress(
             "one of --bond, --cutoff, --ratio and --params says how far to cut, --fit goes with one of them, and --report only "
             f"with --bond; got {', '.join(limits) or 'none'}"
         )
-    which = words(matrices) if matrices else None
+    which = split_words(matrices) if matrices else None
     if not report:
         _require_writable(out)
         ledger = save_compressed(names[0], out, cores, which, limits, fit)
@@ -203,7 +206,7 @@ def compress(
     for view in views:
         console.print(f"\n{view.name}")
         _print_table(view.ledger.MATRIX_HEAD, view.ledger.matrix_cells())
-        console.print(f"Picture: {draw(view, out)}")
+        console.print(f"Picture: {draw_ledger(view, out)}")
     console.print("\nWhat light fine-tuning trains, classifiers not counted:")
     _print_table(views[0].HEAD, [view.cells() for view in views])
     for name, fewer in (("auxiliary cores alone", "auxiliary"), ("all but central cores", "everything")):
@@ -225,10 +228,10 @@ def compare(
 ):
     """Light against full fine-tuning: learning rates tuned alike, three seeds (about an hour on two cores)."""
     config = _config(locals())
-    from mpo_tutorial.compare import compare
+    from mpo_tutorial.experiments.compare import compare
 
     record = compare(config, out, resume=resume, show=console.print)
-    console.print(results.markdown_of_comparison(record), soft_wrap=True, markup=False)
+    console.print(tables.markdown_of_comparison(record), soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -238,10 +241,10 @@ def tradeoff(
 ):
     """Cut a tuned model's bonds, everywhere or in a part, and measure each time (some minutes)."""
     _require_writable(out)
-    from mpo_tutorial.tradeoff import tradeoff
+    from mpo_tutorial.experiments.tradeoff import tradeoff
 
     record = tradeoff(run)
-    results.write_record(record, out / "record.json")
+    records.write_record(record, out / "record.json")
     head = ("cut in", "bond", "% of dense", "entropy", "validation accuracy")
     rows = [
         (
@@ -272,10 +275,10 @@ def truncate(
     config = _config(locals())
     if seeds < 1:
         raise ValueError(f"seeds is an integer of at least 1, got {seeds}")
-    from mpo_tutorial.degradation import degradation, light_runs, table
+    from mpo_tutorial.experiments.degradation import degradation, light_runs, table
 
     record = degradation(light_runs(config, seeds, out, resume=resume), out, resume=resume)
-    results.write_record(record, out / "record.json")
+    records.write_record(record, out / "record.json")
     _print_table(*table(record))
     console.print(f"Record: {out / 'record.json'}")
 
@@ -288,23 +291,21 @@ def report(
 ):
     """Print the comparison that is shipped with the package, as the README shows it; or what some runs measured."""
     if not runs:
-        console.print(results.markdown_of_comparison(results.shipped("compare")), soft_wrap=True, markup=False)
+        console.print(tables.markdown_of_comparison(records.shipped("compare")), soft_wrap=True, markup=False)
         return
-    from mpo_tutorial.glue import GLUE, glue_score
+    from mpo_tutorial.experiments.glue import GLUE, glue_score
 
     figures = {}
     for run in runs:
         if not (run / "record.json").is_file():
             raise FileNotFoundError(f"{run} holds no record.json; give folders that mpo-tutorial finetune has made")
-        record = results.read_record(run / "record.json")
+        record = records.read_record(run / "record.json")
         if not record.keys() >= {"config", "test"}:
             raise ValueError(
                 f"{run} holds no run that was measured on test sentences; take those of mpo-tutorial finetune"
             )
-        console.print(
-            f"{record['config']['task']}: {results.sentence_on_metrics(record)}", soft_wrap=True, markup=False
-        )
-        main, *_ = results.measured(record["test"]).values()
+        console.print(f"{record['config']['task']}: {tables.sentence_on_metrics(record)}", soft_wrap=True, markup=False)
+        main, *_ = tables.metrics_of(record["test"]).values()
         figures[record["config"]["task"].removeprefix("glue/")] = 100 * main["value"]
     if figures.keys() == GLUE.keys():
         console.print(f"GLUE score: {glue_score(figures):.1f}")
@@ -317,13 +318,13 @@ def bench(
     out: Out = Path("runs/bench"),
 ):
     """Speed and memory beside other libraries and the counted limit (about a quarter of an hour on two quiet cores)."""
-    from mpo_tutorial.bench import bench, check_options
-    from mpo_tutorial.bench_tables import tables
+    from mpo_tutorial.course.bench_tables import tables
+    from mpo_tutorial.experiments.bench import bench, check_options
 
     check_options(device, repeat)
     _require_writable(out)
     record = bench(device=device, repeat=repeat, show=console.print)
-    results.write_record(record, out / "record.json")
+    records.write_record(record, out / "record.json")
     for table in tables(record):
         console.print(f"\n{table.title}")
         _print_table(table.head, table.rows)
@@ -344,8 +345,8 @@ def doctor():
 
 def _config(options: dict) -> RunConfig:
     """The config among a command's options; what it names must exist, before torch is imported and a folder made."""
-    from mpo_tutorial.data import load_task
-    from mpo_tutorial.sources import model_path
+    from mpo_tutorial.experiments.tasks import load_task
+    from mpo_tutorial.models.sources import model_path
 
     names = {field.name for field in fields(RunConfig)}
     config = RunConfig(**{name: value for name, value in options.items() if name in names})

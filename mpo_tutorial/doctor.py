@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from mpo_tutorial.sources import EMBEDDED_MODELS, EMBEDDED_REVIEWS, hub_answers
+from mpo_tutorial.models.sources import EMBEDDED_MODELS, EMBEDDED_REVIEWS, hub_answers
 
 NEEDED_MEMORY_GB, NEEDED_DISK_GB = 1.5, 1
 OLDEST_PYTHON = (3, 11)

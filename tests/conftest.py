@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from mpo_tutorial.sources import model_path
+from mpo_tutorial.models.sources import model_path
 
 # `make test` and `make test-full`. Nothing is timed, and the same examples are drawn everywhere.
 for profile, examples in (("quick", 100), ("thorough", 10_000)):
@@ -93,8 +93,8 @@ def tiny_rows() -> list[tuple[str, str]]:
 @pytest.fixture(scope="session")
 def tiny_light_run(tiny_model, tiny_rows, tmp_path_factory) -> Path:
     """Folder of a finished light run of the tiny model."""
-    from mpo_tutorial.config import RunConfig
-    from mpo_tutorial.finetune import prepare, run
+    from mpo_tutorial.experiments.config import RunConfig
+    from mpo_tutorial.experiments.finetune import prepare, run
 
     folder = tmp_path_factory.mktemp("tiny-run")
     pd.DataFrame(tiny_rows, columns=["text", "label"]).to_csv(folder / "films.csv", index=False)
@@ -105,20 +105,20 @@ def tiny_light_run(tiny_model, tiny_rows, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_tuned(tiny_light_run):
-    from mpo_tutorial import results
-    from mpo_tutorial.config import RunConfig
-    from mpo_tutorial.tradeoff import Tuned
+    from mpo_tutorial.experiments import records
+    from mpo_tutorial.experiments.config import RunConfig
+    from mpo_tutorial.experiments.tradeoff import Tuned
 
-    config = RunConfig(**results.read_record(tiny_light_run / "record.json")["config"])
+    config = RunConfig(**records.read_record(tiny_light_run / "record.json")["config"])
     return Tuned.of(config, tiny_light_run / "task.safetensors")
 
 
 @pytest.fixture(scope="session")
 def tiny_light_runs(tiny_light_run, tmp_path_factory) -> list[Path]:
     """Two light runs that differ in the seed."""
-    from mpo_tutorial.config import RunConfig
-    from mpo_tutorial.finetune import prepare, run
-    from mpo_tutorial.tradeoff import config_of_run
+    from mpo_tutorial.experiments.config import RunConfig
+    from mpo_tutorial.experiments.finetune import prepare, run
+    from mpo_tutorial.experiments.tradeoff import config_of_run
 
     config = {**config_of_run(tiny_light_run).as_dict(), "seed": 1}
     second = tmp_path_factory.mktemp("second") / "light"
@@ -132,7 +132,7 @@ RATIOS, LAYER_RATIO = (0.5, 0.2), 0.5
 @pytest.fixture(scope="session")
 def tiny_degradation(tiny_light_runs, tmp_path_factory) -> tuple[dict, Path]:
     """What cutting the two costs, and the folder with the points."""
-    from mpo_tutorial.degradation import degradation
+    from mpo_tutorial.experiments.degradation import degradation
 
     out = tmp_path_factory.mktemp("degradation")
     return degradation(tiny_light_runs, out, ratios=RATIOS, layer_ratio=LAYER_RATIO, progress=False), out

@@ -5,7 +5,7 @@ import math
 import torch
 from hypothesis import strategies as st
 
-from mpo_tutorial.shapes import Shape
+from mpo_tutorial.maths.shapes import Shape
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SEEDS = st.integers(0, 2**32 - 1)

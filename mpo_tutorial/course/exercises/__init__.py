@@ -1,0 +1,206 @@
+"""Exercises that answer back.
+
+>>> import tempfile
+>>> ex = load("01", folder=tempfile.mkdtemp())
+>>> ex.check(1, ...)
+Exercise 1 waits for your answer: put it where the ... stands.
+>>> ex.check(1, 12)
+Not yet. That is the size of the matrix, 3 x 4. Two factors of rank 1 hold a column of 3 and a row of 4.
+>>> ex.check(1, 7)
+Right.
+>>> ex.progress()
+Chapter 01: 1 of 4 done (1). Next is 2: singular values of [[3, 0], [4, 5]].
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from mpo_tutorial.experiments.records import replacing
+
+CHAPTERS = ("00", "01", "02", "03", "04", "06")
+PROGRESS_FILE = ".exercises-done.json"
+RELATIVE_TOLERANCE, ROUNDED = 1e-3, 0.03
+
+
+class Message(str):
+    """Text that a notebook shows without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One question whose answer is a number, an array, or a function.
+
+    Parameters
+    ----------
+    question : str
+        In a few words, for `progress`; the notebook asks in full.
+    answer : callable
+        Returns the right answer, computed when it is needed. For a question whose answer is a function, that function.
+    solution : str
+        Code whose last statement is the answer, or defines it; comments say why. It may use `np` and `mt`.
+    hint : str
+    mistakes : pairs of a callable and a str
+        What a usual mistake gives, as `answer` does, and what to tell whoever made it.
+    trials : sequence of tuples, optional
+        If the answer is a function: the arguments that it is tried with.
+    """
+
+    question: str
+    answer: Callable[[], object]
+    solution: str
+    hint: str
+    mistakes: Sequence[tuple[Callable[[], object], str]] = ()
+    trials: Sequence[tuple] = ()
+
+    def verdict(self, given: object) -> str | None:
+        """What is wrong with an answer, or None if nothing is."""
+        if self.trials:
+            if not callable(given):
+                return f"The answer is a function, and this is {_named(given)}."
+            wanted = self.answer()
+            mistaken = [(mistake(), message) for mistake, message in self.mistakes]
+            for arguments in self.trials:
+                try:
+                    result = given(*(_copied(argument) for argument in arguments))
+                except Exception as error:  # whatever a reader's own code may raise
+                    return f"Your function stopped with {type(error).__name__}: {error}"
+                if result is None or result is ...:
+                    return "Your function returns nothing yet. (To print is not to return.)"
+                said = _difference(result, wanted(*arguments))
+                if said:
+                    told = (text for function, text in mistaken if not _difference(result, function(*arguments)))
+                    return next(told, said)
+            return None
+        said = _difference(given, self.answer())
+        told = (text for mistake, text in self.mistakes if said and not _difference(given, mistake()))
+        return next(told, said)
+
+
+class Chapter:
+    """The exercises of one chapter, and which of them are done.
+
+    Parameters
+    ----------
+    number : str
+        "01"
+    exercises : sequence of Exercise
+    folder : Path
+        Where the progress is kept: beside the notebook.
+    """
+
+    def __init__(self, number: str, exercises: Sequence[Exercise], folder: Path):
+        self.number = number
+        self._exercises = exercises
+        self._file = folder / PROGRESS_FILE
+
+    def check(self, number: int, answer: object) -> Message:
+        """Say whether an answer is right, or what is wrong with it."""
+        exercise = self._numbered(number)
+        if answer is ... or answer is None:
+            return Message(f"Exercise {number} waits for your answer: put it where the ... stands.")
+        wrong = exercise.verdict(answer)
+        if wrong:
+            return Message(f"Not yet. {wrong}")
+        try:
+            self._remember(number)
+        except OSError as error:
+            return Message(f"Right. (It cannot be noted down: {error})")
+        return Message("Right.")
+
+    def hint(self, number: int) -> Message:
+        """A step towards the answer."""
+        return Message(self._numbered(number).hint)
+
+    def solution(self, number: int) -> Message:
+        """The answer, and how one comes to it."""
+        return Message(self._numbered(number).solution)
+
+    def progress(self) -> Message:
+        """Which exercises are done, and which is next."""
+        done = self._done().get(self.number, [])
+        which = f" ({', '.join(map(str, done))})" if done else ""
+        left = [(k, exercise.question) for k, exercise in enumerate(self._exercises, start=1) if k not in done]
+        following = f" Next is {left[0][0]}: {left[0][1]}." if left else ""
+        return Message(f"Chapter {self.number}: {len(done)} of {len(self._exercises)} done{which}.{following}")
+
+    def _numbered(self, number: int) -> Exercise:
+        if number not in range(1, len(self._exercises) + 1):
+            raise ValueError(f"chapter {self.number} has the exercises 1 to {len(self._exercises)}, got {number!r}")
+        return self._exercises[number - 1]
+
+    def _done(self) -> dict[str, list[int]]:
+        """By chapter. A file that cannot be read counts as none; it is moved aside when the next one is written."""
+        try:
+            done = json.loads(self._file.read_text(encoding="utf-8"))
+            return {chapter: sorted({int(number) for number in numbers}) for chapter, numbers in done.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, AttributeError):
+            self._file.replace(self._file.with_suffix(".broken"))
+            return {}
+
+    def _remember(self, number: int) -> None:
+        done = self._done()
+        done[self.number] = sorted({*done.get(self.number, []), number})
+        with replacing(self._file) as partial:
+            partial.write_text(json.dumps(done), encoding="utf-8")
+
+
+def load(chapter: str, folder: str | Path = ".") -> Chapter:
+    """The exercises of a chapter.
+
+    Parameters
+    ----------
+    chapter : str
+        Its two digits: "01".
+    folder : path
+        Where to keep what is done; the folder of the notebook.
+
+    Raises
+    ------
+    ValueError
+        If the chapter has no exercises.
+    """
+    if chapter not in CHAPTERS:
+        raise ValueError(f"the chapters with exercises are {', '.join(CHAPTERS)}, got {chapter!r}")
+    exercises = import_module(f"mpo_tutorial.course.exercises.chapter_{chapter}").EXERCISES
+    return Chapter(chapter, exercises, Path(folder))
+
+
+def _difference(given: object, wanted: object) -> str | None:
+    """How an answer differs from the right one, or None if it does not."""
+    kind = "a number" if np.ndim(wanted) == 0 else f"an array of shape {np.shape(wanted)}"
+    try:
+        found = np.asarray(given.detach() if hasattr(given, "detach") else given, dtype=float)
+    except (TypeError, ValueError):
+        return f"The answer is {kind}, and this is {_named(given)}."
+    if found.shape != np.shape(wanted):
+        form = "a number" if found.ndim == 0 else f"an array of shape {found.shape}"
+        return f"The answer is {kind}, and this is {form}."
+    if not np.isfinite(found).all():
+        return "There is an infinity in it, or something that is not a number."
+    counted = np.asarray(wanted).dtype.kind in "iu"
+    wanted = np.asarray(wanted, dtype=float)
+    size = max(np.abs(wanted).max(initial=0), 1e-12)
+    off = np.abs(found - wanted).max(initial=0) / size
+    if off <= (1e-9 if counted else RELATIVE_TOLERANCE):
+        return None
+    if not counted and off <= ROUNDED:
+        return "Close. If you rounded, give three digits more, or let Python do the arithmetic."
+    return "It has the right form, but not the right value."
+
+
+def _named(given: object) -> str:
+    return "a function" if callable(given) else f"{type(given).__name__}: {str(given)[:40]}"
+
+
+def _copied(argument: object) -> object:
+    return argument.copy() if isinstance(argument, np.ndarray) else argument

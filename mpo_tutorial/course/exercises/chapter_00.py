@@ -1,0 +1,58 @@
+"""Chapter 00: what is this, and does my machine run it?"""
+
+from mpo_tutorial.course.exercises import Exercise
+from mpo_tutorial.experiments import records
+
+SIZES = (36, 9216, 147456, 9216, 36)
+LIMIT = 0.025
+
+
+def smallest_bond() -> int:
+    points = [point for point in records.shipped("tradeoff")["points"] if point["part"] == "all"]
+    uncut = max(points, key=lambda point: point["max_bond"])["validation"]["accuracy"]
+    return min(point["max_bond"] for point in points if uncut - point["validation"]["accuracy"] <= LIMIT)
+
+
+EXERCISES = (
+    Exercise(
+        question="the share of the central core, in a chain of cores with 36, 9216, 147456, 9216 and 36 numbers",
+        answer=lambda: SIZES[2] / sum(SIZES),
+        solution="# The third of the five, over all of them.\n147456 / (36 + 9216 + 147456 + 9216 + 36)",
+        hint="Add the five numbers up. Which part of the sum is the third one?",
+        mistakes=[
+            (lambda: 100 * SIZES[2] / sum(SIZES), "As a share, please: between 0 and 1. You gave percent."),
+            (lambda: 1 - SIZES[2] / sum(SIZES), "That is the share of the four auxiliary cores together."),
+            (lambda: 1 / 5, "One core of five, yes, but the cores are not equally large."),
+        ],
+    ),
+    Exercise(
+        question="how many numbers are frozen for each one that is trained",
+        answer=lambda: SIZES[2] / (sum(SIZES) - SIZES[2]),
+        solution="# Train the small ones, and you train about an eighth of what stays frozen.\n147456 / (36 + 9216 + 9216 + 36)",
+        hint="The central core is frozen: 147456 numbers. Add up those of the four others, and divide.",
+        mistakes=[
+            (lambda: SIZES[2] / SIZES[1], "That compares with one of the two larger small cores. Add all four up."),
+            (lambda: (sum(SIZES) - SIZES[2]) / SIZES[2], "The other way round: large over small."),
+            (
+                lambda: sum(SIZES) / (sum(SIZES) - SIZES[2]),
+                "Above the line is the sum of all five. Only the central core belongs there.",
+            ),
+        ],
+    ),
+    Exercise(
+        question="the smallest bond on record, all matrices cut, that costs at most 2.5 points of accuracy",
+        answer=smallest_bond,
+        solution=(
+            '# Move the slider with "all" chosen, and note the accuracies: the first less 2.5 points is the limit.\n'
+            'points = [p for p in mt.shipped("tradeoff")["points"] if p["part"] == "all"]\n'
+            'uncut = points[0]["validation"]["accuracy"]\n'
+            'min(p["max_bond"] for p in points if uncut - p["validation"]["accuracy"] <= 0.025)'
+        ),
+        hint='Choose "all". Note the accuracy at the largest bond, less 2.5 points. Go left as long as it stays above.',
+        mistakes=[
+            (lambda: 80, "At 80 it has lost more than that already. Go one step back."),
+            (lambda: 112, "There is room left: try the next smaller bond, even if this one did no better than it."),
+            (lambda: 128, "There is room left: try smaller bonds, one after the other."),
+        ],
+    ),
+)

@@ -1,0 +1,100 @@
+"""Chapter 04: which of the five cores matters?"""
+
+import math
+
+from mpo_tutorial.course.exercises import Exercise
+from mpo_tutorial.maths.shapes import Shape, balanced_shape
+
+FEED_FORWARD = balanced_shape(384, 1536)
+
+
+def page(rows: int, columns: int) -> float:
+    small, large = sorted((rows, columns))
+    return math.log(small) - small / (2 * large)
+
+
+def auxiliary_share(in_legs: tuple[int, ...], out_legs: tuple[int, ...], bonds: tuple[int, ...]) -> float:
+    shape = Shape(in_legs, out_legs)
+    sizes = shape.n_params_each(bonds)
+    return 1 - sizes[shape.central] / sum(sizes)
+
+
+def _over_the_matrix(in_legs: tuple[int, ...], out_legs: tuple[int, ...], bonds: tuple[int, ...]) -> float:
+    share = auxiliary_share(in_legs, out_legs, bonds)
+    return share * Shape(in_legs, out_legs).n_params(bonds) / math.prod((*in_legs, *out_legs))
+
+
+EXERCISES = (
+    Exercise(
+        question="the numbers in the central core of a feed-forward matrix, 384 x 1536",
+        answer=lambda: FEED_FORWARD.n_params_each(FEED_FORWARD.full_bonds)[FEED_FORWARD.central],
+        solution=(
+            "# Legs 3, 4, 4, 4, 2 and 4, 4, 6, 4, 4; pairs 12, 16, 24, 16, 8. Bond 2 is 12 * 16 = 192, bond 3 is 16 * 8 = 128.\n"
+            "192 * 4 * 6 * 128"
+        ),
+        hint="The central core is left bond x in leg x out leg x right bond. Its bonds are the second and third of the four.",
+        mistakes=[
+            (
+                lambda: 192 * 4 * 6 * 192,
+                "The right bond is smaller: right of that cut only 16 * 8 = 128 columns are left.",
+            ),
+            (lambda: 192 * 4 * 128, "The core has an out leg, too: 6."),
+            (lambda: 384 * 384, "That is the core of a 384 x 384 matrix, or the in leg is missing."),
+            (lambda: 192 * 24, "You left out the bond to the right of it."),
+            (
+                lambda: FEED_FORWARD.n_params(FEED_FORWARD.full_bonds),
+                "That is the sum over all five cores. The one in the middle has a little less.",
+            ),
+        ],
+    ),
+    Exercise(
+        question="a function auxiliary_share(in_legs, out_legs, bonds): auxiliary numbers over all numbers in the cores",
+        answer=lambda: auxiliary_share,
+        solution=(
+            "def auxiliary_share(in_legs, out_legs, bonds):\n"
+            "    ends = [1, *bonds, 1]\n"
+            "    sizes = [ends[k] * in_legs[k] * out_legs[k] * ends[k + 1] for k in range(len(in_legs))]\n"
+            "    return 1 - sizes[len(sizes) // 2] / sum(sizes)"
+        ),
+        hint="Count each core as in chapter 03. The central one is number n // 2, counted from 0.",
+        mistakes=[
+            (
+                lambda: lambda *chain: 1 - auxiliary_share(*chain),
+                "That is the share of the central core. The auxiliary cores are the others.",
+            ),
+            (
+                lambda: lambda *chain: 100 * auxiliary_share(*chain),
+                "As a share, please: between 0 and 1. You gave percent.",
+            ),
+            (
+                lambda: lambda *chain: 1 / (1 - auxiliary_share(*chain)) - 1,
+                "You divided by the central core. The whole is what all cores hold.",
+            ),
+            (
+                lambda: _over_the_matrix,
+                "You divided by the size of the dense matrix. Here the whole is what all cores hold, a little more.",
+            ),
+        ],
+        trials=[
+            ((2, 2, 3), (3, 2, 2), (5, 4)),
+            ((3, 4, 4, 4, 2), (2, 4, 4, 4, 3), (6, 96, 96, 6)),
+            ((3, 4, 4, 2), (4, 6, 4, 4), (12, 20, 8)),
+        ],
+    ),
+    Exercise(
+        question="Page's estimate for bond 2 of a random 384 x 384 matrix",
+        answer=lambda: page(96, 1536),
+        solution=("# The cut makes 96 rows and 1536 columns of the 147456 numbers.\nnp.log(96) - 96 / (2 * 1536)"),
+        hint="Left of the cut are the pairs 6 and 16, so 96 rows. How many columns? Put both in Page's formula.",
+        mistakes=[
+            (lambda: math.log(96), "That is the most that the bond can carry. Random numbers stay a little below."),
+            (
+                lambda: math.log(384) - 0.5,
+                "That is for the matrix as it stands. The cut makes another one of its numbers, with 96 rows.",
+            ),
+            (lambda: math.log(1536) - 1536 / (2 * 96), "m is the smaller of the two sides."),
+            (lambda: page(96, 384), "96 rows, yes. The 147456 numbers then make 1536 columns."),
+            (lambda: page(96, 1536) / math.log(2), "That is in bits. We count in nats, with ln."),
+        ],
+    ),
+)

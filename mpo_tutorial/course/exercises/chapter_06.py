@@ -1,0 +1,160 @@
+"""Chapter 06: what happens if we simply truncate?"""
+
+from functools import cache
+
+import numpy as np
+
+from mpo_tutorial.course.exercises import Exercise
+from mpo_tutorial.maths.shapes import balanced_shape
+from mpo_tutorial.models.families import PAPERS_MODELS
+from mpo_tutorial.models.truncation import bonds_of_ratio
+
+RATIO = 0.4
+QUERY = balanced_shape(384, 384)
+
+
+def best_for_inputs(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
+    vt = np.linalg.svd(inputs @ matrix, full_matrices=False)[2][:rank]
+    return matrix @ vt.T @ vt
+
+
+def _truncated(matrix: np.ndarray, rank: int) -> np.ndarray:
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ vt[:rank]
+
+
+def _onto_inputs(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
+    vt = np.linalg.svd(inputs, full_matrices=False)[2][:rank]
+    return vt.T @ vt @ matrix
+
+
+def _centred(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
+    return best_for_inputs(matrix, inputs - inputs.mean(0), rank)
+
+
+def _still_whitened(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
+    values, vectors = np.linalg.eigh(inputs.T @ inputs)
+    return _truncated((vectors * values**0.5) @ vectors.T @ matrix, rank)
+
+
+def _cases() -> list[tuple[np.ndarray, np.ndarray, int]]:
+    rng = np.random.default_rng(6)
+    uneven = (3.0, 1.0, 0.3, 0.1, 0.03)
+    return [
+        (rng.standard_normal((5, k)), (1 + rng.standard_normal((40, 5))) * uneven, rank) for k, rank in ((4, 2), (7, 1))
+    ]
+
+
+@cache
+def _shares() -> tuple[float, float, float]:
+    """In per cent: auxiliary numbers over all, a mean over models; the same over pooled numbers; all but central ones."""
+    from mpo_tutorial.models.look import look_at
+
+    views = [look_at(name) for name in PAPERS_MODELS]
+    auxiliary = np.mean([view.auxiliary / view.dense for view in views])
+    everything = np.mean([view.everything / view.dense for view in views])
+    pooled = sum(view.auxiliary for view in views) / sum(view.dense for view in views)
+    return float(100 * auxiliary), float(100 * pooled), float(100 * everything)
+
+
+EXERCISES = (
+    Exercise(
+        question="the largest cap on all bonds with which a 384 x 384 matrix keeps at most 40 % of its numbers",
+        answer=lambda: max(bonds_of_ratio("query", QUERY, RATIO)),
+        solution=(
+            "# Outer cores 6 * 6 each, the next ones 6 * 16 * b, the central one b * 16 * b.\n"
+            "caps = [b for b in range(6, 97) if 2 * 36 + 2 * 6 * 16 * b + 16 * b * b <= 0.4 * 384 * 384]\n"
+            "max(caps)"
+        ),
+        hint="Bonds 6, b, b, 6; each core is left bond x in leg x out leg x right bond. Add the five up and solve for b.",
+        mistakes=[
+            (lambda: 55, "With 55 the cores hold a little more than 40 %. At most, we said: round down."),
+            (
+                lambda: 58,
+                "That is 40 % of the chain at full bond. Of the dense matrix, we said, which has fewer numbers.",
+            ),
+            (lambda: 60, "That is the central core's share alone, 16 b b. The four others count as well."),
+            (
+                lambda: 38,
+                "That is 40 % of the full bond, 96. But the central core shrinks with the square of the bond.",
+            ),
+            (lambda: 153, "384 numbers to 40 % would be a rank. Here the matrix is a chain of five cores."),
+        ],
+    ),
+    Exercise(
+        question="the output error of the matrix diag(3, 2) cut to rank 1 with the inputs in mind",
+        answer=lambda: 0.3,
+        solution="# The 2 stays, because its input is large. What is lost is 3 times an input of size 0.1.\n3 * 0.1",
+        hint="Two candidates: keep the 3, or keep the 2. What does each lose, times the size of the input that it loses it on?",
+        mistakes=[
+            (
+                lambda: 2.0,
+                "That is the error if the 3 is kept, as Eckart and Young advise. The other choice loses less.",
+            ),
+            (lambda: 3.0, "That is what the weights lose. The output loses it only as far as the input goes there."),
+            (lambda: 0.2, "That would be the 2 on the small input. But it is the 3 that meets the small input."),
+            (lambda: 0.09, "That is its square, the mean squared error. Take the root."),
+        ],
+    ),
+    Exercise(
+        question="a function best_for_inputs(matrix, inputs, rank): the matrix of that rank with the least output error",
+        answer=lambda: best_for_inputs,
+        solution=(
+            "def best_for_inputs(matrix, inputs, rank):\n"
+            "    # Eckart and Young, for the outputs: keep their leading right singular vectors, project on them.\n"
+            "    vt = np.linalg.svd(inputs @ matrix, full_matrices=False)[2][:rank]\n"
+            "    return matrix @ vt.T @ vt"
+        ),
+        hint=(
+            "The best approximation of the outputs, inputs @ matrix, by rank r is their projection on r of their right singular "
+            "vectors. A projection from the right can be done to the matrix itself."
+        ),
+        mistakes=[
+            (
+                lambda: lambda matrix, inputs, rank: _truncated(matrix, rank),
+                "That is the truncated SVD of the matrix: the best for the weights, and it never looked at the inputs.",
+            ),
+            (
+                lambda: lambda matrix, inputs, rank: _truncated(inputs @ matrix, rank),
+                "Those are the best outputs. Asked is the matrix that makes them, of the same size as the one you were given.",
+            ),
+            (
+                lambda: _centred,
+                "You subtracted the mean of the inputs. There is no bias here that could take it up.",
+            ),
+            (
+                lambda: _still_whitened,
+                "You are still in the coordinates of the weighted inputs. Take the root out again.",
+            ),
+            (
+                lambda: _onto_inputs,
+                "You kept the directions in which the inputs are large, whatever the matrix makes of them. Look at the outputs.",
+            ),
+        ],
+        trials=_cases(),
+    ),
+    Exercise(
+        question="by how many per cent auxiliary cores alone reduce what is trained, a mean over the four models",
+        answer=lambda: 100 - _shares()[0],
+        solution=(
+            "from mpo_tutorial.models.look import look_at\n"
+            f"views = [look_at(name) for name in {PAPERS_MODELS}]\n"
+            "100 * np.mean([1 - view.auxiliary / view.dense for view in views])"
+        ),
+        hint='explorer.views("the paper\'s") holds the four; each has .auxiliary and .dense.',
+        mistakes=[
+            (lambda: _shares()[0], "That is the share that is trained. How much fewer is that than all?"),
+            (
+                lambda: round(_shares()[0], 1),
+                "That is the share that is trained, rounded. How much fewer is that than all?",
+            ),
+            (lambda: 91.0, "That is what was promised. Compute it."),
+            (lambda: 100 - _shares()[1], "That pools the four models. Take the mean of four percentages."),
+            (lambda: 1 - _shares()[0] / 100, "As a share that is right. The question is in per cent: times 100."),
+            (
+                lambda: 100 - _shares()[2],
+                "That is with everything but the central cores trained, as the paper counts in its tables. Auxiliary cores alone.",
+            ),
+        ],
+    ),
+)

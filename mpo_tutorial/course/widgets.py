@@ -1,0 +1,162 @@
+"""Controls over the explorers. Only what ipywidgets 7.7 and 8 share."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from mpo_tutorial.course import plots
+from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, RankExplorer
+from mpo_tutorial.course.model_explorers import DepthExplorer, LedgerExplorer, ModelMap, TradeoffExplorer
+from mpo_tutorial.experiments import records
+from mpo_tutorial.maths.shapes import Shape
+
+if TYPE_CHECKING:
+    from ipywidgets import HTML, Widget
+
+    from mpo_tutorial.experiments.tradeoff import Tuned
+
+SENTENCES = 300
+
+
+def rank_explorer(matrix: np.ndarray, rank: int = 1) -> "Widget":
+    """A slider for the rank; picture, error and number of parameters follow it.
+
+    A matrix that cannot be decomposed gets a sentence in the widget's place.
+    """
+    import ipywidgets
+
+    try:
+        explorer = RankExplorer(matrix)
+    except ValueError as error:
+        return ipywidgets.HTML(f"<p>{escape(str(error))}</p>")
+    slider = ipywidgets.IntSlider(
+        value=rank, min=1, max=explorer.largest_rank, description="rank", continuous_update=False
+    )
+    return ipywidgets.VBox([slider, _following([slider], explorer)[0]])
+
+
+def entropy_explorer(n_sites: int = 12, field: float = 0.5) -> "Widget":
+    """A slider for the field of an Ising ring; the entropy of half of it follows. Errors as in `EntropyExplorer`."""
+    import ipywidgets
+
+    slider = ipywidgets.FloatSlider(
+        value=field, min=0.05, max=2, step=0.05, description="field", continuous_update=False
+    )
+    return ipywidgets.VBox([slider, _following([slider], EntropyExplorer(n_sites))[0]])
+
+
+def bond_explorer(matrix: Tensor, shape: Shape | tuple[Sequence[int], Sequence[int]]) -> "Widget":
+    """A slider for each bond of a matrix's MPO, with presets; sizes, error, bound, entropies and picture follow.
+
+    A matrix that cannot be decomposed gets a sentence in the widget's place.
+    """
+    import ipywidgets
+
+    try:
+        explorer = BondExplorer(matrix, shape)
+    except ValueError as error:
+        return ipywidgets.HTML(f"<p>{escape(str(error))}</p>")
+    sliders = [
+        ipywidgets.IntSlider(value=full, min=1, max=full, description=f"bond {k}", continuous_update=False)
+        for k, full in enumerate(explorer.full_bonds, start=1)
+    ]
+    shown, update = _following(sliders, explorer)
+
+    def go_to(bonds: Sequence[int]) -> None:
+        for slider, bond in zip(sliders, bonds, strict=True):
+            slider.unobserve(update, names="value")
+            slider.value = bond
+            slider.observe(update, names="value")
+        update()
+
+    buttons = []
+    for name, bonds in explorer.presets().items():
+        buttons.append(ipywidgets.Button(description="reset" if name == "full" else name))
+        buttons[-1].on_click(lambda _, bonds=bonds: go_to(bonds))
+    return ipywidgets.VBox([*sliders, ipywidgets.HBox(buttons), shown])
+
+
+def model_map(model_map: ModelMap) -> "Widget":
+    """Dropdowns for layer and matrix; sizes, entropies and spectrum follow."""
+    import ipywidgets
+
+    layer = ipywidgets.Dropdown(options=model_map.layers, description="layer")
+    kind = ipywidgets.Dropdown(options=model_map.kinds, description="matrix")
+    return ipywidgets.VBox([layer, kind, _following([layer, kind], model_map)[0]])
+
+
+def ledger_explorer(explorer: LedgerExplorer) -> "Widget":
+    """Dropdowns for the model and for what of it becomes MPOs; counts and bars follow."""
+    import ipywidgets
+
+    name = ipywidgets.Dropdown(options=explorer.names, description="model")
+    choice = ipywidgets.Dropdown(options=explorer.choices, description="matrices")
+    return ipywidgets.VBox([name, choice, _following([name, choice], explorer)[0]])
+
+
+def depth_explorer(explorer: DepthExplorer) -> "Widget":
+    """Which matrices to cut, and to which share; errors through the depth and accuracies on record follow."""
+    import ipywidgets
+
+    part = ipywidgets.Dropdown(options=explorer.parts, description="cut in")
+    ratio = ipywidgets.SelectionSlider(
+        options=explorer.ratios, value=explorer.ratios[-1], description="ratio", continuous_update=False
+    )
+    return ipywidgets.VBox([part, ratio, _following([part, ratio], explorer)[0]])
+
+
+def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":
+    """Which matrices to cut, to which bond, and a button that measures the setting on some 300 sentences.
+
+    Parameters
+    ----------
+    tuned : callable, optional
+        Gives the tuned model; without it, the one that is shipped.
+    """
+    import ipywidgets
+
+    explorer = TradeoffExplorer(records.shipped("tradeoff"), tuned)
+    part = ipywidgets.Dropdown(options=explorer.parts, description="cut in")
+    bond = ipywidgets.SelectionSlider(
+        options=explorer.bonds, value=max(explorer.bonds), description="bond", continuous_update=False
+    )
+    button = ipywidgets.Button(description=f"measure on {SENTENCES} sentences", layout={"width": "auto"})
+    bar = ipywidgets.FloatProgress(min=0, max=1)
+    shown, update = _following([part, bond], explorer)
+
+    def measure(_) -> None:
+        controls = (part, bond, button)
+        for control in controls:
+            control.disabled = True
+        bar.value = 0
+        try:
+            explorer.measure(part.value, bond.value, SENTENCES, lambda share: setattr(bar, "value", share))
+            update()
+        except (OSError, ValueError) as error:  # packages that are missing or damaged: the message says what to type
+            shown.value = f"<p>{escape(str(error))}</p>"
+        finally:
+            for control in controls:
+                control.disabled = False
+
+    button.on_click(measure)
+    return ipywidgets.VBox([part, bond, ipywidgets.HBox([button, bar]), shown])
+
+
+def _following(controls: "Sequence[Widget]", explorer) -> "tuple[HTML, Callable]":
+    """Words and figure that follow some controls, and what brings them up to date."""
+    import ipywidgets
+
+    shown = ipywidgets.HTML()
+
+    def update(_=None) -> None:
+        values = [control.value for control in controls]
+        words = explorer.in_words(*values)
+        shown.value = f"<p>{escape(words)}</p>{plots.html(explorer.figure(*values), words)}"
+
+    for control in controls:
+        control.observe(update, names="value")
+    update()
+    return shown, update

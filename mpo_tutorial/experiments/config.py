@@ -1,0 +1,108 @@
+"""What a run is made with. A config checks itself when it is made, so a wrong value costs a second, not a training."""
+
+from dataclasses import asdict, dataclass
+
+from mpo_tutorial.maths.shapes import N_CORES
+
+METHODS = ("light", "full")
+RESTS = ("head", "all")
+DEVICES = ("auto", "cpu", "cuda")
+
+# The best of five rates each on the validation set: records/compare.json.
+LEARNING_RATES = {"light": 3e-4, "full": 1.5e-4}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One fine-tuning run.
+
+    Parameters
+    ----------
+    model : str
+        "minilm" (embedded), a local folder, or a name on the hub.
+    task : str
+        "rotten_tomatoes" or "imdb" (embedded), "glue/rte" or another of GLUE, or a CSV or Parquet file with the columns
+        text and label.
+    method : {"light", "full"}
+        "light": the matrices become MPOs, central cores stay frozen. "full": the dense model, everything trained.
+    rest : {"head", "all"}
+        What light fine-tuning trains besides auxiliary cores: the classifier, or all that is no central core. Without
+        effect on "full".
+    matrices : str, optional
+        Which matrices become MPOs, as words of `families.matrices` with commas between. None takes attention, feed-forward
+        and pooler: the paper's, but for the embedding, which is half of the embedded model and needs no training here.
+    cores : int
+        Cores of each MPO. 5 is the paper's choice; any number from 2 works.
+    bond : int, optional
+        Cap on every bond dimension, central core included. None keeps the full bonds: nothing of the pretrained
+        weights is lost.
+    seed : int
+        Seeds the new classifier, the order of the sentences and dropout. The split does not depend on it.
+    train_size : int, optional
+        Training sentences; None takes up to 3,200, which is some three minutes of training on two cores.
+    epochs : int
+        Two: after one, light runs of different seeds still lay five points apart on the validation set.
+    learning_rate : float, optional
+        Peak of AdamW's schedule (up over a fifth of the steps, then down to 0). None takes the method's best on the
+        validation set.
+    batch_size : int
+        Sentences in one step of the optimiser, as in the paper.
+    micro_batch_size : int
+        Sentences in memory at once; the gradients of a step are summed over batch_size / micro_batch_size of them. 16
+        keeps full fine-tuning under 1.5 GB.
+    max_length : int
+        Tokens after which a sentence is cut. The longest in rotten_tomatoes has 78.
+    device : {"auto", "cpu", "cuda"}
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range; the message names the rule and the value.
+    """
+
+    model: str = "minilm"
+    task: str = "rotten_tomatoes"
+    method: str = "light"
+    rest: str = "head"
+    matrices: str | None = None
+    cores: int = N_CORES
+    bond: int | None = None
+    seed: int = 0
+    train_size: int | None = None
+    epochs: int = 2
+    learning_rate: float | None = None
+    batch_size: int = 32
+    micro_batch_size: int = 16
+    max_length: int = 64
+    device: str = "auto"
+
+    def __post_init__(self):
+        for name, options in (("method", METHODS), ("rest", RESTS), ("device", DEVICES)):
+            if getattr(self, name) not in options:
+                raise ValueError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}")
+        for name, lowest in (
+            ("cores", 2),
+            ("bond", 1),
+            ("seed", 0),
+            ("train_size", 2),
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("micro_batch_size", 1),
+            ("max_length", 3),
+        ):
+            value = getattr(self, name)
+            if value is None and name in ("bond", "train_size"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+                raise ValueError(f"{name} is an integer of at least {lowest}, got {value!r}")
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", LEARNING_RATES[self.method])
+        if not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate lies between 0 and 1, got {self.learning_rate}")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size is a multiple of micro_batch_size, got {self.batch_size} and {self.micro_batch_size}"
+            )
+
+    def as_dict(self) -> dict:
+        return asdict(self)

@@ -1,0 +1,250 @@
+"""Train, evaluate, resume. One run makes one record."""
+
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import DataCollatorWithPadding
+
+from mpo_tutorial.experiments import checkpoint, records
+from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.statistics import measure
+from mpo_tutorial.experiments.tasks import Task, load_task, tokenise
+from mpo_tutorial.experiments.training import train
+from mpo_tutorial.models.convert import count, decompose, freeze, is_decomposed
+from mpo_tutorial.models.families import USUAL_PARTS, split_words
+from mpo_tutorial.models.layers import cached
+from mpo_tutorial.models.ledger import Ledger
+from mpo_tutorial.models.loading import load
+from mpo_tutorial.models.truncation import truncate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EVALUATION_BATCH = 32
+
+
+@dataclass
+class Prepared:
+    """All that a run needs before its first step."""
+
+    config: RunConfig
+    task: Task
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    base: str
+    ledger: Ledger | None
+
+    def dataset(self, split: str) -> "Dataset":
+        rows = self.task.train(self.config.train_size) if split == "train" else self.task.splits[split]
+        return tokenise(rows, self.tokenizer, self.config.max_length)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load task and model, and make the model what the method trains.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ConnectionError
+        As `load_task`, `model_path`, `Task.train`, `compress` do; or if cuda is asked for and absent.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda needs an NVIDIA GPU that torch can see, there is none; take --device cpu")
+    device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    task = load_task(config.task)
+    task.train(config.train_size)
+    model, tokenizer = load(config.model, task.outputs, config.seed)
+    how = f"cores {config.cores}, bond {config.bond}" + (f", matrices {config.matrices}" if config.matrices else "")
+    which, ledger = split_words(config.matrices) if config.matrices else None, None
+    compressed = is_decomposed(model, config.cores, which)
+    base = checkpoint.fingerprint(model, "" if compressed and config.bond is None else how)
+    if compressed:
+        if config.method != "light":
+            raise ValueError(
+                f"{config.model} is compressed; full fine-tuning is for the dense model, take --method light"
+            )
+        if config.bond is not None:
+            truncate(model, max_bond=config.bond)
+        ledger = Ledger.of(model)
+    elif config.method == "light":
+        ledger = decompose(model, config.cores, config.bond, which or USUAL_PARTS)
+    if ledger is not None:
+        freeze(model, config.rest)
+    return Prepared(config, task, model.to(device), tokenizer, base, ledger)
+
+
+def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+    """What the model makes of each sentence.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        As `tokenise` returns it.
+    progress : str, optional
+        Label of a progress bar; None shows none.
+
+    Returns
+    -------
+    array of shape (sentences,), in the dataset's order
+        The class of the largest logit; of a model with one output, that output.
+    """
+    order = np.argsort(dataset["length"], kind="stable")
+    columns = [name for name in dataset.column_names if name != "length"]
+    loader = DataLoader(
+        dataset.select(order).select_columns(columns), EVALUATION_BATCH, collate_fn=DataCollatorWithPadding(tokenizer)
+    )
+    device = next(model.parameters()).device
+    found = []
+    model.eval()
+    with torch.inference_mode(), cached(model):
+        for batch in tqdm(loader, desc=progress, disable=progress is None, leave=False):
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            del batch["labels"]
+            logits = model(**batch).logits.float()
+            found.append((logits.squeeze(-1) if logits.shape[-1] == 1 else logits.argmax(-1)).cpu().numpy())
+    found = np.concatenate(found)
+    unsorted = np.empty_like(found)
+    unsorted[order] = found
+    return unsorted
+
+
+def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+    """Which sentences the model puts into the right class; parameters as in `predict`.
+
+    Returns
+    -------
+    boolean array of shape (sentences,), in the dataset's order
+
+    Raises
+    ------
+    ValueError
+        If the model has no classes, but one output.
+    """
+    if model.config.num_labels == 1:
+        raise ValueError(
+            "right and wrong need classes, this model has one output, a figure; take predict and its metrics"
+        )
+    return predict(model, dataset, tokenizer, progress) == np.asarray(dataset["labels"])
+
+
+@contextmanager
+def locked(out: Path):
+    """Make the folder `out` and hold it: a second process that comes for it is refused with a ValueError."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"one run at a time works in a folder, another one is in {out}; wait, or take --out"
+        ) from error
+
+
+def run(
+    prepared: Prepared,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    splits: tuple[str, ...] | None = None,
+    keep_weights: bool = True,
+) -> dict:
+    """Fine-tune a prepared model in place, evaluate it, and write `record.json` and `task.safetensors` to a folder.
+
+    Parameters
+    ----------
+    out : Path
+        The run's own folder, made if it does not exist.
+    resume : bool
+        Go on where an interrupted run of the same config stopped. A finished one is read, not repeated.
+    splits : tuple of str, optional
+        What to evaluate on after training; None takes all but the training set.
+    keep_weights : bool
+        Keep the trained tensors, in `task.safetensors`.
+
+    Returns
+    -------
+    dict : the record
+
+    Raises
+    ------
+    InterruptedError
+        At Ctrl-C in training, once the step under way is done and saved.
+    OSError
+        If the folder cannot be written.
+    ValueError
+        If another process works in `out`, or what is to be resumed was made with another config.
+    """
+    with locked(out):
+        weights = out / "task.safetensors"
+        if resume and (record := finished(prepared.config, out)) and (weights.exists() or not keep_weights):
+            if keep_weights:
+                checkpoint.load_task_file(prepared.model, prepared.base, weights)
+            return record
+        state = out / "state"
+        if resume and (state / "config.json").exists():
+            _require_same(prepared.config, records.read_record(state / "config.json"), out)
+        else:
+            shutil.rmtree(state, ignore_errors=True)
+            state.mkdir()
+            records.write_record(prepared.config.as_dict(), state / "config.json")
+        dataset = prepared.dataset("train")
+        seconds = train(prepared.model, prepared.tokenizer, dataset, prepared.config, state, progress=progress)
+        started = time.perf_counter()
+        scores = {}
+        for split in splits or [name for name in prepared.task.splits if name != "train"]:
+            bar = f"evaluating on {split}" if progress else None
+            tested = prepared.dataset(split)
+            predicted = predict(prepared.model, tested, prepared.tokenizer, bar)
+            scores[split] = measure(prepared.task.metrics, tested["labels"], predicted)
+        record = {
+            "kind": "finetune",
+            **records.provenance(),
+            "config": prepared.config.as_dict(),
+            "parameters": {"trained": count(prepared.model, trained_only=True), "total": count(prepared.model)},
+            "stored_bytes": checkpoint.stored_bytes(prepared.model),
+            "train_sentences": len(dataset),
+            "seconds": {"train": seconds, "evaluate": time.perf_counter() - started},
+            "peak_memory_bytes": records.peak_memory_bytes(),
+            **scores,
+        }
+        if keep_weights:
+            checkpoint.save_task(prepared.model, prepared.base, weights)
+        records.write_record(record, out / "record.json")
+        shutil.rmtree(state)
+    return record
+
+
+def finished(config: RunConfig, out: Path) -> dict | None:
+    """The record of a run that was finished in `out`, or None.
+
+    Raises
+    ------
+    ValueError
+        If it was made with another config.
+    """
+    path = out / "record.json"
+    if (out / "state").exists() or not path.exists():
+        return None
+    record = records.read_record(path)
+    _require_same(config, record["config"], out)
+    return record
+
+
+def _require_same(config: RunConfig, earlier: dict, out: Path) -> None:
+    now = config.as_dict()
+    differing = [f"{name} {earlier.get(name)!r}, not {now[name]!r}" for name in now if earlier.get(name) != now[name]]
+    if differing:
+        raise ValueError(
+            f"a run is resumed with the options it began with; the one in {out} has {'; '.join(differing)}: give the same "
+            "options, or leave out --resume to start anew"
+        )

@@ -1,0 +1,78 @@
+"""From the cores back to the matrix, in the cheaper of two orders, and what that costs."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mpo_tutorial.maths.shapes import Shape
+
+
+def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0)) -> Tensor:
+    """The (in, out) matrix that a chain of cores stands for. Gradients flow through it.
+
+    The cores left of the central one are merged, and those right of it. Then the central core meets first the side with
+    which the work of light fine-tuning is least (`multiplications`). TensorLy's `tt_matrix_to_matrix` gives the same,
+    going through the chain from left to right.
+
+    Parameters
+    ----------
+    cores : sequence of Tensor, core k of shape (bond_left, in_k, out_k, bond_right)
+    padding : (int, int)
+        Rows and columns at the end to leave out.
+    """
+    middle = len(cores) // 2
+    left, centre = merge(cores[:middle]), cores[middle]
+    right = merge(cores[middle + 1 :]) if len(cores) > 2 else centre.new_ones(1, 1, 1, 1)
+    left_first, right_first = _orders(left.shape, centre.shape, right.shape, frozen_centre=True)
+    parts = (_joined(left, centre), right) if left_first < right_first else (left, _joined(centre, right))
+    # Reshaped, not indexed: the gradient of an index fills a tensor with zeros first.
+    blocks = _joined(*parts).flatten(0, 1).flatten(-2)  # in, out of the left side, of the centre, of the right side
+    matrix = blocks.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
+    return matrix[: len(matrix) - padding[0], : matrix.shape[1] - padding[1]] if any(padding) else matrix
+
+
+def multiplications(shape: Shape, bonds: Sequence[int], frozen_centre: bool = True) -> int:
+    """What `contract` and its gradients multiply, in the cheaper order; merging the few cores of a side is left out.
+
+    Two products join left side, central core and right side. Each is done once forward and once for the gradient of
+    each of its factors, except that of a frozen central core.
+
+    >>> from mpo_tutorial.maths.shapes import paper_shape
+    >>> feed_forward = paper_shape("feed_forward_in")
+    >>> multiplications(feed_forward, feed_forward.full_bonds) / 1e9
+    3.170893824
+
+    Raises
+    ------
+    ValueError
+        If there are not n - 1 bonds from 1 to the full ones.
+    """
+    c, ends = shape.central, (1, *shape.one_for_each(bonds), 1)
+    pairs = shape.pairs
+    left = (math.prod(pairs[:c]), ends[c])
+    right = (ends[c + 1], math.prod(pairs[c + 1 :]))
+    return min(_orders(left, (ends[c], pairs[c], ends[c + 1]), right, frozen_centre))
+
+
+def _orders(left: Sequence[int], centre: Sequence[int], right: Sequence[int], frozen_centre: bool) -> tuple[int, int]:
+    """Multiplications, gradients included, if the central core meets the left side first, and if the right side."""
+    pair = math.prod(centre[1:-1])
+    lefts, rights = math.prod(left[:-1]), math.prod(right[1:])
+    first = 2 if frozen_centre else 3
+    left_first = lefts * pair * (first * centre[0] * centre[-1] + 3 * centre[-1] * rights)
+    right_first = pair * rights * (first * centre[0] * centre[-1] + 3 * centre[0] * lefts)
+    return left_first, right_first
+
+
+def merge(cores: Sequence[Tensor]) -> Tensor:
+    """Neighbouring cores as one: (bond_left, in, out, bond_right)."""
+    whole = cores[0]
+    for core in cores[1:]:
+        whole = _joined(whole, core).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return whole
+
+
+def _joined(left: Tensor, right: Tensor) -> Tensor:
+    """The sum over the bond between two tensors: `tensordot` as a matrix product, which autocast knows."""
+    return (left.flatten(0, -2) @ right.flatten(1)).reshape(*left.shape[:-1], *right.shape[1:])

@@ -1,0 +1,100 @@
+"""Fitting cut cores to what a layer is given: the output's error made small, not the weight's.
+
+A layer's inputs x do not fill all directions alike. With their second moments C = E[x^T x] the mean squared error of the
+output, summed over its numbers, is tr (M - M')^T C (M - M'). In one core, with the others held, that is a linear
+least-squares problem; a sweep improves one after the other, each by a few steps of conjugate gradients. One could multiply
+C^(1/2) into the matrix, cut, and divide it out again, but its inverse is no small MPO, and the bonds would grow back.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mpo_tutorial.maths.contraction import contract, merge
+from mpo_tutorial.maths.mpo import MPO
+
+if TYPE_CHECKING:
+    pass
+
+SWEEPS = 2  # the first brings most, on the embedded model
+STEPS = 4  # of conjugate gradients at each core: its neighbours change afterwards, so more would be wasted
+
+
+def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
+    """Improve the cores of an MPO at the same bonds: the error tr (M - M')^T C (M - M') does not grow.
+
+    A core's neighbours are orthogonalised before its turn: the problem is then as well conditioned as C is. The centre ends on
+    the central core.
+
+    Parameters
+    ----------
+    mpo : MPO
+        Where to start.
+    matrix : Tensor of shape (in, out)
+        M.
+    metric : Tensor of shape (in, in), symmetric and positive definite
+        C.
+    sweeps : int
+        How often to go from the first core to the last and back, with `STEPS` steps at each. With 0 only the centre moves.
+    """
+    start, n = mpo.cores[0].dtype, len(mpo.cores)
+    dtype = torch.promote_types(start, torch.float32)
+    matrix, metric = matrix.detach().to(dtype), metric.to(dtype)
+    mpo, target = MPO(tuple(core.detach().to(dtype) for core in mpo.cores), mpo.padding), metric @ matrix
+    plain = mpo
+    for k in (*range(n), *range(n - 2, 0, -1)) * sweeps:
+        cores = list(mpo.canonize(k).cores)
+        rest = _Environment(cores, k, mpo.padding)
+        operator = partial(rest.normal, metric)
+        cores[k] = _conjugate_gradients(operator, rest.core(target), cores[k])
+        mpo = MPO(tuple(cores), mpo.padding)
+    before, after = (_squared_error(matrix - found.to_matrix(), metric) for found in (plain, mpo))
+    mpo = mpo if after < before else plain  # not in exact arithmetic, but by rounding a step may lead away
+    return MPO(tuple(core.to(start) for core in mpo.canonize(n // 2).cores), mpo.padding)
+
+
+def _squared_error(error: Tensor, metric: Tensor) -> Tensor:
+    return (error * (metric @ error)).sum()
+
+
+class _Environment:
+    """All cores but number k: the linear map from that core to the matrix, and its transpose."""
+
+    def __init__(self, cores: Sequence[Tensor], k: int, padding: tuple[int, int]):
+        one = cores[k].new_ones(1, 1, 1, 1)
+        self.left, self.right = merge([one, *cores[:k]]), merge([*cores[k + 1 :], one])
+        self.legs = [[core.shape[axis] for core in (self.left, cores[k], self.right)] for axis in (1, 2)]
+        self.padding = padding
+
+    def matrix(self, core: Tensor) -> Tensor:
+        return contract((self.left, core, self.right), self.padding)
+
+    def core(self, matrix: Tensor) -> Tensor:
+        rows, columns = self.padding
+        legs = pad(matrix, (0, columns, 0, rows)).reshape(*self.legs[0], *self.legs[1])
+        half = torch.tensordot(self.left[0], legs, dims=([0, 1], [0, 3]))  # bond, in, right in, out, right out
+        return torch.tensordot(half, self.right[..., 0], dims=([2, 4], [1, 2]))
+
+    def normal(self, metric: Tensor, core: Tensor) -> Tensor:
+        """The operator of the normal equations."""
+        return self.core(metric @ self.matrix(core))
+
+
+def _conjugate_gradients(apply: Callable[[Tensor], Tensor], target: Tensor, start: Tensor) -> Tensor:
+    """A better solution x of apply(x) = target, `apply` being linear, symmetric, positive semidefinite, target in its range."""
+    x, residual = start, target - apply(start)
+    direction, squared = residual, residual.square().sum()
+    rounding = torch.finfo(target.dtype).eps * target.square().sum()
+    for _ in range(STEPS):
+        if squared <= rounding:
+            break
+        image = apply(direction)
+        length = squared / (direction * image).sum()
+        x, residual = x + length * direction, residual - length * image
+        before, squared = squared, residual.square().sum()
+        direction = residual + squared / before * direction
+    return x

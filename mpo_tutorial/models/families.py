@@ -1,0 +1,160 @@
+"""What the matrices of BERT and its relatives are called, and what each is for."""
+
+import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import nn
+
+from mpo_tutorial.models.layers import MPOLayer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+# What the paper decomposes (its counts say that the pooler is among it), and the projections by which ALBERT and MobileBERT go
+# from one width to another, of which it does not speak.
+PARTS = ("embedding", "attention", "feed-forward", "pooler", "projection")
+PAPERS_PARTS = ("embedding", "attention", "feed-forward", "pooler")
+USUAL_PARTS = PAPERS_PARTS[1:]
+
+# How the name of a matrix ends, its kind, its part; the first that fits. {} takes the number that the pattern finds.
+_PLACES = (
+    (r"embeddings\.word_embeddings", "word embedding", "embedding"),
+    (r"embeddings\.embedding_transformation|embedding_hidden_mapping_in", "embedding projection", "projection"),
+    (r"output\.bottleneck\.dense", "bottleneck out", "projection"),
+    (r"bottleneck\.(input|attention)\.dense", "bottleneck in, {}", "projection"),
+    (r"(?:cross)?attention\.(?:self\.)?(?:query|q_lin)", "query", "attention"),
+    (r"(?:cross)?attention\.(?:self\.)?(?:key|k_lin)", "key", "attention"),
+    (r"(?:cross)?attention\.(?:self\.)?(?:value|v_lin)", "value", "attention"),
+    (r"(?:cross)?attention\.(?:output\.dense|dense|out_lin)", "attention output", "attention"),
+    (r"ffn\.(\d+)\.intermediate\.dense", "feed-forward in, {}", "feed-forward"),
+    (r"ffn\.(\d+)\.output\.dense", "feed-forward out, {}", "feed-forward"),
+    (r"intermediate\.dense|ffn|ffn\.lin1", "feed-forward in", "feed-forward"),
+    (r"output\.dense|ffn_output|ffn\.lin2", "feed-forward out", "feed-forward"),
+    (r"pooler|pooler\.dense", "pooler", "pooler"),
+)
+KINDS = ("query", "key", "value", "attention output", "feed-forward in", "feed-forward out")
+
+# The models of the paper and one more, by their names on the hub: model_type and what differs from transformers' defaults.
+KNOWN = {
+    "bert-base-uncased": ("bert", {}),
+    "albert-base-v2": (
+        "albert",
+        {"embedding_size": 128, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+    ),
+    "distilbert-base-uncased": ("distilbert", {}),
+    "google/mobilebert-uncased": ("mobilebert", {}),
+    "roberta-base": ("roberta", {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}),
+}
+PAPERS_MODELS = tuple(KNOWN)[:4]
+
+
+class Place(NamedTuple):
+    """Where a matrix is: its layer, None outside of layers; its kind; the part it belongs to, one of `PARTS`."""
+
+    layer: int | None
+    kind: str
+    part: str
+
+
+def place(name: str) -> Place | None:
+    """Where the matrix of this name is, by the names that the families' models use; None for all other names.
+
+    >>> place("bert.encoder.layer.3.attention.self.query")
+    Place(layer=3, kind='query', part='attention')
+    >>> place("distilbert.transformer.layer.0.ffn.lin2").kind, place("bert.pooler.dense").layer, place("classifier")
+    ('feed-forward out', None, None)
+    """
+    for ending, kind, part in _PLACES:
+        if found := re.search(rf"(?:^|\.)(?:{ending})$", name):
+            layer = re.search(r"layers?\.(\d+)\.", name)
+            kind = kind.format(*filter(None, found.groups()))
+            return Place(int(layer[1]) if layer else None, kind, part)
+    return None
+
+
+def config_by_name(name: str) -> "PreTrainedConfig":
+    """The config of one of the `KNOWN` models, without asking the hub. Other names are a KeyError."""
+    from transformers import AutoConfig
+
+    model_type, different = KNOWN[name]
+    return AutoConfig.for_model(model_type, **different)
+
+
+def matches(name: str, which: Sequence[str]) -> bool:
+    """Whether a matrix is among those asked for: by part, by kind, by "all", or by a pattern that its name fits."""
+    found = place(name)
+    kind = found.kind.partition(",")[0]
+    return any(word in ("all", found.part, kind) or fnmatchcase(name, word) for word in which)
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """The words of `matrices` in an option, where commas part them.
+
+    >>> split_words("attention, *.layer.0.*")
+    ('attention', '*.layer.0.*')
+    """
+    return tuple(word.strip() for word in text.split(","))
+
+
+def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> Iterator[tuple[str, nn.Module]]:
+    """The dense matrices that become MPOs, a shared one once; not the classifier.
+
+    Parameters
+    ----------
+    which : sequence of str
+        `PARTS`, `KINDS`, "all", or names and patterns of names such as "*.layer.0.*". By default neither embedding nor
+        projections.
+
+    Yields
+    ------
+    (str, nn.Linear or nn.Embedding)
+
+    Raises
+    ------
+    ValueError
+        If a word is neither known nor a pattern, nothing or no matrix for a pattern is found, or what is found is
+        quantised or an MPO already.
+    """
+    for word in which:
+        if not _is_pattern(word) and word not in ("all", *PARTS, *KINDS):
+            raise ValueError(
+                f"matrices are named by all, {', '.join((*PARTS, *KINDS))}, or by a pattern such as '*.layer.0.*', got {word!r}"
+            )
+    base = model.base_model
+    prefix = "" if base is model else f"{model.base_model_prefix}."
+    placed = {f"{prefix}{name}": module for name, module in base.named_modules() if place(name)}
+    for name in list(placed):  # BERT's pooler holds pooler.dense, ALBERT's is a matrix
+        if any(other.startswith(f"{name}.") for other in placed):
+            del placed[name]
+    for pattern in which:
+        if _is_pattern(pattern) and not any(fnmatchcase(name, pattern) for name in placed):
+            raise ValueError(f"no matrix has a name like {pattern!r}; there are {_some(list(placed))}")
+    found = {name: module for name, module in placed.items() if matches(name, which)}
+    if not found:
+        there = _some(list(placed)) or _some(sorted({type(module).__name__ for module in model.modules()}))
+        raise ValueError(
+            f"no matrix to decompose among {', '.join(which)} in {type(model).__name__}; it has {there}; the families that "
+            "have some are BERT, RoBERTa, ALBERT, DistilBERT and MobileBERT"
+        )
+    for name, module in found.items():
+        if isinstance(module, MPOLayer):
+            raise ValueError(f"{name} is an MPO already; truncate it, or take the model that it was made from")
+        weight = getattr(module, "weight", None)
+        floating = isinstance(weight, nn.Parameter) and weight.is_floating_point()
+        if not isinstance(module, nn.Linear | nn.Embedding) or not floating:
+            numbers = getattr(weight, "dtype", "packed numbers")
+            raise ValueError(
+                f"a matrix to decompose is an nn.Linear or nn.Embedding with floating-point weights, {name} is a "
+                f"{type(module).__module__}.{type(module).__name__} of {numbers}; load the model without quantisation"
+            )
+        yield name, module
+
+
+def _is_pattern(word: str) -> bool:
+    return re.search(r"[*?\[.]", word) is not None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,255 @@
+"""Network layers whose weight matrix is an MPO."""
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mpo_tutorial.maths.contraction import contract
+from mpo_tutorial.maths.mpo import MPO
+from mpo_tutorial.maths.shapes import Shape
+
+
+class MPOLayer(nn.Module):
+    """What the layers share: a matrix kept as cores, each core a parameter of its own.
+
+    Parameters
+    ----------
+    mpo : MPO
+    """
+
+    def __init__(self, mpo: MPO):
+        super().__init__()
+        self.set_mpo(mpo)
+        self._cached_matrix = None
+
+    @property
+    def mpo(self) -> MPO:
+        """The weight as an MPO, sharing the cores' memory and cut off from autograd."""
+        return MPO(tuple(core.detach() for core in self.cores), self.padding)
+
+    @property
+    def central(self) -> nn.Parameter:
+        """The central core, the one that light fine-tuning leaves alone."""
+        return self.cores[len(self.cores) // 2]
+
+    def set_mpo(self, mpo: MPO) -> None:
+        """Replace all cores, as after a truncation. The new parameters are trainable.
+
+        Raises
+        ------
+        ValueError
+            If the matrix would have another size.
+        """
+        if hasattr(self, "cores") and (self.mpo.shape.in_size, self.mpo.shape.out_size) != (
+            mpo.shape.in_size,
+            mpo.shape.out_size,
+        ):
+            raise ValueError(f"the layer's size stays, got {mpo.shape} for {self.mpo.shape}")
+        self.cores = nn.ParameterList(nn.Parameter(core.detach().clone()) for core in mpo.cores)
+        self.padding = mpo.padding
+
+    def matrix(self) -> Tensor:
+        """The matrix of shape (in, out), rebuilt from the cores unless `cached` keeps it."""
+        return contract(self.cores, self.padding) if self._cached_matrix is None else self._cached_matrix
+
+    def extra_repr(self) -> str:
+        mpo = self.mpo
+        legs = " x ".join(".".join(map(str, side)) for side in (mpo.shape.in_legs, mpo.shape.out_legs))
+        padding = f", padding {mpo.padding}" if any(mpo.padding) else ""
+        bonds = ".".join(map(str, mpo.bonds))
+        sizes = f"{mpo.shape.in_size} -> {mpo.shape.out_size}"
+        return f"{sizes}, legs {legs}{padding}, bonds {bonds}, ratio {mpo.ratio:.3f}"
+
+
+class MPOLinear(MPOLayer):
+    """`nn.Linear` with its weight kept as the cores of an MPO.
+
+    The forward pass rebuilds the matrix from the cores and multiplies once. Sending the input through the chain, core
+    by core, costs more multiplications at the bond dimensions of this course.
+
+    >>> layer = MPOLinear.from_dense(nn.Linear(384, 1536), Shape((3, 4, 4, 4, 2), (4, 4, 6, 4, 4)))
+    >>> layer(torch.randn(8, 20, 384)).shape
+    torch.Size([8, 20, 1536])
+    >>> layer.extra_repr()
+    '384 -> 1536, legs 3.4.4.4.2 x 4.4.6.4.4, bonds 12.192.128.8, ratio 1.091'
+
+    Parameters
+    ----------
+    mpo : MPO
+        Of shape (in_features, out_features).
+    bias : Tensor of shape (out_features,), optional
+    """
+
+    def __init__(self, mpo: MPO, bias: Tensor | None = None):
+        super().__init__(mpo)
+        if bias is not None and tuple(bias.shape) != (mpo.shape.out_size,):
+            raise ValueError(f"the bias has the shape ({mpo.shape.out_size},), got {tuple(bias.shape)}")
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    @classmethod
+    def from_dense(
+        cls, linear: nn.Linear, shape: Shape, max_bond: int | None = None, cutoff: float | None = None
+    ) -> "MPOLinear":
+        """Decompose a dense layer. Parameters and errors as in `MPO.from_matrix`."""
+        return cls(MPO.from_matrix(linear.weight.T, shape, max_bond, cutoff), linear.bias)
+
+    @classmethod
+    def random(cls, shape: Shape, max_bond: int | None = None, bias: bool = True) -> "MPOLinear":
+        """A new layer whose matrix and bias spread as those of a new `nn.Linear` do: variance 1 / (3 in_features)."""
+        shape = Shape.of(shape)
+        std = (3 * shape.in_size) ** -0.5
+        limit = shape.in_size**-0.5
+        new_bias = torch.empty(shape.out_size).uniform_(-limit, limit) if bias else None
+        return cls(MPO.random(shape, max_bond, std), new_bias)
+
+    def to_dense(self) -> nn.Linear:
+        """The `nn.Linear` that computes the same, with weights of its own."""
+        matrix = self.matrix().detach()
+        linear = nn.Linear(*matrix.shape, bias=self.bias is not None, device=matrix.device, dtype=matrix.dtype)
+        with torch.no_grad():
+            linear.weight.copy_(matrix.T)
+            if self.bias is not None:
+                linear.bias.copy_(self.bias)
+        return linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x of shape (..., in_features) to (..., out_features)."""
+        return F.linear(x, self.matrix().T, self.bias)
+
+
+class MPOEmbedding(MPOLayer):
+    """`nn.Embedding` with its table kept as the cores of an MPO; rows are looked up from the cores.
+
+    A row's number is written in digits, one for each in leg. Digit i_k picks the slice [:, i_k] of core k, and the row is
+    the product of the slices. Numbers that occur twice are looked up once.
+
+    >>> embedding = MPOEmbedding.from_dense(nn.Embedding(100, 24), Shape((4, 5, 5), (2, 4, 3)))
+    >>> embedding(torch.tensor([[3, 99], [0, 3]])).shape
+    torch.Size([2, 2, 24])
+
+    Parameters
+    ----------
+    mpo : MPO
+        Of shape (num_embeddings, embedding_dim).
+    padding_idx : int, optional
+        A row that gets no gradient of its own; negative ones count from the end.
+
+    Raises
+    ------
+    ValueError
+        If `padding_idx` is no row's number.
+    """
+
+    def __init__(self, mpo: MPO, padding_idx: int | None = None):
+        super().__init__(mpo)
+        rows = mpo.shape.in_size
+        if padding_idx is not None and not -rows <= padding_idx < rows:
+            raise ValueError(f"padding_idx is a row's number, {-rows} to {rows - 1}, got {padding_idx}")
+        self.padding_idx = None if padding_idx is None else padding_idx % rows
+
+    @classmethod
+    def from_dense(
+        cls, embedding: nn.Embedding, shape: Shape, max_bond: int | None = None, cutoff: float | None = None
+    ) -> "MPOEmbedding":
+        """Decompose a table. Parameters and errors as in `MPO.from_matrix`; max_norm and its like are refused."""
+        for option in ("max_norm", "scale_grad_by_freq", "sparse"):
+            if getattr(embedding, option):
+                raise ValueError(f"an MPOEmbedding has no {option}, the given nn.Embedding sets it")
+        return cls(MPO.from_matrix(embedding.weight, shape, max_bond, cutoff), embedding.padding_idx)
+
+    @classmethod
+    def random(cls, shape: Shape, max_bond: int | None = None, padding_idx: int | None = None) -> "MPOEmbedding":
+        """A new table that spreads as that of a new `nn.Embedding` does: variance 1, the row `padding_idx` like any other."""
+        return cls(MPO.random(shape, max_bond), padding_idx)
+
+    def to_dense(self) -> nn.Embedding:
+        """The `nn.Embedding` with the same rows, with weights of its own."""
+        return nn.Embedding.from_pretrained(self.matrix().detach().clone(), freeze=False, padding_idx=self.padding_idx)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids of shape (...) to rows of shape (..., embedding_dim).
+
+        Raises
+        ------
+        IndexError
+            If an id is no row's number.
+        ValueError
+            If the ids are no int32 or int64.
+        """
+        if ids.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"ids are int32 or int64, got {ids.dtype}")
+        if self._cached_matrix is not None:
+            return F.embedding(ids, self._cached_matrix)
+        return self._looked_up(ids)
+
+    @torch.compiler.disable  # what there is to do depends on which ids there are
+    def _looked_up(self, ids: Tensor) -> Tensor:
+        different, places = ids.unique(return_inverse=True)
+        with torch.autocast(ids.device.type, enabled=False):  # a dense lookup is no product to autocast, either
+            rows = self._rows(different)
+        if self.padding_idx is not None:
+            rows = torch.where((different == self.padding_idx)[:, None], rows.detach(), rows)
+        return F.embedding(places, rows)
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        shape = self.mpo.shape
+        if len(ids) and not 0 <= ids[0] <= ids[-1] < shape.in_size:  # `unique` has sorted them
+            raise IndexError(f"ids are 0 to {shape.in_size - 1}, got {ids[0].item()} to {ids[-1].item()}")
+        digits = torch.unravel_index(ids, shape.in_legs)
+        rows = self.cores[0][0, digits[0]]  # (ids, out legs so far, bond)
+        for core, digit in zip(self.cores[1:], digits[1:], strict=True):
+            # All rows with one digit meet one slice of the core, in one product.
+            order = digit.argsort()
+            groups = rows[order].split(digit.bincount(minlength=core.shape[1]).tolist())
+            products = [torch.tensordot(group, core[:, k], dims=1) for k, group in enumerate(groups)]
+            rows = torch.cat(products)[order.argsort()].flatten(1, 2)
+        return rows[:, : shape.out_size, 0]
+
+
+class TiedLinear(nn.Module):
+    """The output layer of a language model whose weight is an MPO embedding's table: it has a bias, and no cores of its own.
+
+    Parameters
+    ----------
+    embedding : MPOEmbedding
+    bias : nn.Parameter of shape (num_embeddings,), optional
+        Used as it is, because models tie it as well.
+    """
+
+    def __init__(self, embedding: MPOEmbedding, bias: nn.Parameter | None):
+        super().__init__()
+        self._tied_to = (embedding,)  # in a tuple nn.Module does not see it: its cores are counted where they belong
+        self.bias = bias
+
+    @property
+    def weight(self) -> Tensor:
+        """The table of shape (num_embeddings, embedding_dim)."""
+        return self._tied_to[0].matrix()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x of shape (..., embedding_dim) to (..., num_embeddings)."""
+        return F.linear(x, self.weight, self.bias)
+
+
+def mpo_layers(model: nn.Module) -> list[MPOLayer]:
+    """The MPO layers of a model, shared ones once."""
+    return [module for module in model.modules() if isinstance(module, MPOLayer)]
+
+
+@contextmanager
+def cached(model: nn.Module):
+    """Rebuild each MPO matrix once and keep it while the block runs: for an evaluation, not for training.
+
+    Inside, a layer costs what a dense one costs, in time and in memory, and changes to its cores go unseen.
+    """
+    layers = [layer for layer in mpo_layers(model) if layer._cached_matrix is None]  # the others are an outer block's
+    try:
+        with torch.no_grad():
+            for layer in layers:
+                layer._cached_matrix = contract(layer.cores, layer.padding)
+        yield model
+    finally:
+        for layer in layers:
+            layer._cached_matrix = None

@@ -1,0 +1,156 @@
+"""The chapters as readers meet them: JupyterLab in a real browser, run to the end, and their sliders moved by keyboard."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "test-output"
+PATIENCE = 180_000  # milliseconds, for whatever is waited for
+
+
+@dataclass(frozen=True)
+class Slider:
+    """One to move in a chapter: its label, and regular expressions of what the words say anywhere and at its two ends."""
+
+    label: str
+    words: str
+    least: str
+    most: str
+
+
+CHAPTERS = {
+    "00_start_here": Slider(
+        label="bond",
+        words=r"Bonds of all matrices at most \d+: [\d.]+ M central",
+        least="Bonds of all matrices at most 16: 0.18 M central",
+        most="Bonds of all matrices at most 192: 10.76 M central",
+    ),
+    "01_svd": Slider(
+        label="rank",
+        words=r"Rank \d+ of 384: [\d,]+ numbers",
+        least="Rank 1 of 384: 768 numbers instead of 147,456",
+        most="Rank 384 of 384: 294,912 numbers instead of 147,456",
+    ),
+    "03_matrix_product_operators": Slider(
+        label="bond 2",
+        words=r"Bonds [^:]*: [\d,]+ numbers",
+        least="Bonds 6, 1, 16, 6 .* 1,960 numbers instead of 147,456",
+        most="Bonds 6, 96, 96, 6: 165,960 numbers instead of 147,456",
+    ),
+    "06_compressing_bert": Slider(
+        label="ratio",
+        words=r"Cut in all, \d+ % of its parameters left",
+        least=r"Cut in all, 20 % of its parameters left. plain: error [\d.]+ after the first layer",
+        most=r"Cut in all, 80 % of its parameters left. plain: error [\d.]+ after the first layer",
+    ),
+}
+
+
+@pytest.fixture
+def jupyterlab(tmp_path) -> Iterator[Callable[[str], str]]:
+    """Addresses of notebooks, on a server of its own, which has a copy of them and nobody's settings."""
+    course = tmp_path / "course"
+    for folder in ("notebooks", "docs"):  # docs holds the badges
+        shutil.copytree(ROOT / folder, course / folder, ignore=shutil.ignore_patterns(".*"))
+    no_news = tmp_path / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    no_news.parent.mkdir(parents=True)
+    no_news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    token = secrets.token_hex()
+    environment = {
+        "JUPYTER_TOKEN": token,
+        "IPYTHONDIR": tmp_path / "ipython",
+        "JUPYTER_CONFIG_DIR": tmp_path / "config",
+        "JUPYTER_DATA_DIR": tmp_path / "data",
+        "JUPYTER_RUNTIME_DIR": tmp_path / "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": tmp_path / "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": tmp_path / "workspaces",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    command += ["--ServerApp.port=0", f"--ServerApp.root_dir={course}"]
+    log = tmp_path / "server.log"
+    with open(log, "w") as file:
+        server = psutil.Popen(command, env={**os.environ, **environment}, stdout=file, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + PATIENCE / 1000
+    try:
+        while not (address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield lambda name: f"{address[0]}/lab/tree/notebooks/{name}?token={token}"
+    finally:
+        if server.is_running():
+            processes = [server, *server.children(recursive=True)]
+            server.terminate()
+            for process in psutil.wait_procs(processes, timeout=60)[1]:
+                process.kill()
+
+
+@pytest.fixture
+def page(request) -> Iterator[Page]:
+    """A page in headless Chromium, whose last sight is kept as a screenshot."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        advice = "Chromium is missing; install your system's package, on Debian: apt-get install chromium"
+        if "MPO_TUTORIAL_CI" in os.environ:
+            pytest.fail(advice)
+        pytest.skip(advice)
+    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium, args=options) as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(PATIENCE)
+        dialog = page.locator(".jp-Dialog", has_text="Select Kernel")  # some settings make JupyterLab ask
+        page.add_locator_handler(dialog, lambda: dialog.locator(".jp-mod-accept").click())
+        expect.set_options(timeout=PATIENCE)
+        yield page
+        page.screenshot(path=SCREENSHOTS / f"{request.node.callspec.id}-last.png")
+
+
+def run_all_cells(page: Page, n_cells: int) -> None:
+    # The notebook's own indicator says idle before there is a kernel; the status bar does not.
+    expect(page.locator("#jp-main-statusbar")).to_contain_text("(ipykernel) | Idle")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.locator("[data-command='runmenu:run-all']").click()
+    prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
+    errors = page.locator(
+        ".jp-OutputArea-output:is([data-mime-type$='jupyter.error'], [data-mime-type$='jupyter.stderr'])"
+    )
+    prompts.last.filter(has_text=re.compile(r"\d")).or_(errors).first.wait_for(state="attached")
+    assert errors.all_text_contents() == []
+    expect(prompts).to_have_text([f"[{k}]:" for k in range(1, n_cells + 1)])
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_runs_and_its_slider_moves_words_and_picture(chapter, jupyterlab, page, record_property):
+    record_property("screenshots", SCREENSHOTS)
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto(jupyterlab(f"{chapter}.ipynb"))
+    cells = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text())["cells"]
+    run_all_cells(page, sum(cell["cell_type"] == "code" for cell in cells))
+
+    slider = CHAPTERS[chapter]
+    control = page.locator(".widget-slider", has=page.get_by_text(slider.label, exact=True))
+    cell = page.locator(".jp-CodeCell", has=control)
+    picture = cell.locator("img")
+    for key, wanted in (("ArrowLeft", slider.words), ("Home", slider.least), ("End", slider.most)):
+        words, image = re.search(slider.words, cell.text_content())[0], picture.get_attribute("src")
+        control.locator(".noUi-handle").press(key)
+        expect(cell).not_to_contain_text(words)
+        expect(cell).to_contain_text(re.compile(wanted))
+        expect(picture).not_to_have_attribute("src", image)
+        page.screenshot(path=SCREENSHOTS / f"{chapter}-{key}.png")
+    assert complaints == []

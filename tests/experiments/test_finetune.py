@@ -1,0 +1,243 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mpo_tutorial.course.demo import demo
+from mpo_tutorial.experiments import finetune, training
+from mpo_tutorial.experiments.checkpoint import load_task_file, stored_bytes
+from mpo_tutorial.experiments.compare import compare
+from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.finetune import evaluate, locked, predict, prepare, run
+from mpo_tutorial.experiments.statistics import correct_sentences
+from mpo_tutorial.models.layers import mpo_layers
+from mpo_tutorial.models.loading import load
+
+
+@pytest.fixture
+def config(tiny_model, tiny_task) -> RunConfig:
+    return RunConfig(
+        model=tiny_model, task=tiny_task, learning_rate=5e-3, epochs=6, batch_size=16, micro_batch_size=8, device="cpu"
+    )
+
+
+def without_seconds(record: dict) -> dict:
+    return {name: value for name, value in record.items() if name not in ("seconds", "peak_memory_bytes")}
+
+
+def test_light_run_learns_and_leaves_frozen_tensors_bit_identical(config, tmp_path):
+    prepared = prepare(config)
+    before = {name: p.detach().clone() for name, p in prepared.model.named_parameters()}
+    record = run(prepared, tmp_path / "run", progress=False)
+    assert record["validation"]["accuracy"] > 0.8
+    moved = set()
+    for name, p in prepared.model.named_parameters():
+        if p.requires_grad:
+            moved.add(not torch.equal(p, before[name]))
+        else:
+            assert torch.equal(p, before[name]), f"{name} is frozen and has changed"
+    assert moved == {True}
+    central = sum(layer.central.numel() for layer in mpo_layers(prepared.model))
+    assert record["parameters"]["total"] - record["parameters"]["trained"] > central
+    assert not (tmp_path / "run" / "state").exists()
+
+
+def test_record_says_what_was_run(config, tmp_path):
+    record = run(prepare(config), tmp_path / "run", progress=False)
+    assert record == json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["config"] == config.as_dict()
+    assert record["train_sentences"] == 104
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["hardware"]["threads"] == torch.get_num_threads()
+    assert correct_sentences(record["test"]).mean() == record["test"]["accuracy"]
+    assert record["test"]["n"] == 40
+
+
+def test_same_seed_same_result_other_seed_another(config, tmp_path):
+    first = run(prepare(config), tmp_path / "a", progress=False)
+    again = run(prepare(config), tmp_path / "b", progress=False)
+    assert without_seconds(first) == without_seconds(again)
+    weights = [(tmp_path / name / "task.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    run(prepare(replace(config, seed=1)), tmp_path / "c", progress=False)
+    assert (tmp_path / "c" / "task.safetensors").read_bytes() != weights[0]
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(config, tmp_path):
+    """transformers 5.23 sums them for BERT, unless told that its loss takes no keywords."""
+    trained = []
+    for micro in (16, 4):
+        # No dropout, so that cutting the batch in pieces is the only difference.
+        prepared = prepare(replace(config, micro_batch_size=micro, train_size=96, epochs=1))
+        for module in prepared.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        run(prepared, tmp_path / f"run{micro}", progress=False)
+        trained.append([p.detach() for p in prepared.model.parameters() if p.requires_grad])
+    for whole, accumulated in zip(*trained, strict=True):
+        torch.testing.assert_close(whole, accumulated, atol=2e-4, rtol=1e-3)
+
+
+def test_full_run_trains_everything(config, tmp_path):
+    prepared = prepare(replace(config, method="full"))
+    before = [p.detach().clone() for p in prepared.model.parameters()]
+    record = run(prepared, tmp_path / "run", progress=False)
+    assert record["parameters"]["trained"] == record["parameters"]["total"]
+    assert all(not torch.equal(p, old) for p, old in zip(prepared.model.parameters(), before, strict=True))
+    assert prepared.ledger is None
+
+
+def test_finished_run_is_read_not_repeated(config, tmp_path, monkeypatch):
+    trained = prepare(config)
+    record = run(trained, tmp_path / "run", progress=False)
+    monkeypatch.setattr(finetune, "train", None)
+    fresh = prepare(config)
+    assert run(fresh, tmp_path / "run", resume=True, progress=False) == record
+    dataset = fresh.dataset("test")
+    assert np.array_equal(evaluate(fresh.model, dataset, fresh.tokenizer), correct_sentences(record["test"]))
+
+
+def test_resuming_with_other_options_is_refused(config, tmp_path):
+    run(prepare(config), tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match=r"has epochs 6, not 7: give the same options"):
+        run(prepare(replace(config, epochs=7)), tmp_path / "run", resume=True, progress=False)
+
+
+def test_task_file_fits_its_base_alone(config, tmp_path):
+    prepared = prepare(config)
+    run(prepared, tmp_path / "run", progress=False)
+    path = tmp_path / "run" / "task.safetensors"
+    header = int.from_bytes(path.read_bytes()[:8], "little") + 8
+    assert path.stat().st_size == stored_bytes(prepared.model) + header
+
+    other = prepare(replace(config, bond=4))
+    with pytest.raises(ValueError, match="belongs to the base"):
+        load_task_file(other.model, other.base, path)
+    fewer = prepare(config)
+    fewer.model.classifier.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"these differ: classifier.bias, classifier.weight"):
+        load_task_file(fewer.model, fewer.base, path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="a whole safetensors file"):
+        load_task_file(prepared.model, prepared.base, path)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from torch import nn
+from mpo_tutorial.experiments.checkpoint import save_task
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+save_task(nn.Linear(100, 100), "base", Path(sys.argv[1]))
+"""
+
+
+def test_a_full_disk_leaves_no_half_task_file(tmp_path):
+    (tmp_path / "task.safetensors").write_bytes(b"earlier")
+    command = [sys.executable, "-c", FULL_DISK, tmp_path / "task.safetensors"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "OSError: could not write" in done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"task.safetensors": b"earlier"}
+
+
+def test_evaluation_keeps_the_order_of_the_sentences(config):
+    prepared = prepare(config)
+    dataset = prepared.dataset("test")
+    together = evaluate(prepared.model, dataset, prepared.tokenizer)
+    alone = [evaluate(prepared.model, dataset.select([k]), prepared.tokenizer)[0] for k in range(len(dataset))]
+    assert together.tolist() == alone
+    assert 0 < sum(alone) < len(alone)
+
+
+def test_figures_are_read_in_half_precision_too(config):
+    prepared = prepare(config)
+    model, tokenizer = load(config.model, 1, seed=0)
+    dataset = prepared.dataset("validation")
+    single, half = (predict(model.to(dtype), dataset, tokenizer) for dtype in (torch.float32, torch.bfloat16))
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, single, atol=0.05)
+
+
+def test_right_and_wrong_need_classes(config, tmp_path):
+    prepared = prepare(config)
+    prepared.model.config.num_labels = 1
+    with pytest.raises(ValueError, match="right and wrong need classes, this model has one output"):
+        evaluate(prepared.model, prepared.dataset("test"), prepared.tokenizer)
+    for command in (demo, compare):
+        with pytest.raises(ValueError, match="accuracies need a task with classes, glue/stsb asks for a figure"):
+            command(replace(config, task="glue/stsb"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_worked_in_by_one_run_at_a_time(config, tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(ValueError, match="one run at a time works in a folder"):
+        run(prepare(config), tmp_path / "run", progress=False)
+
+
+def test_a_half_written_checkpoint_is_passed_over(config, tmp_path, monkeypatch):
+    """What a crash leaves behind: the newest folder without its last file."""
+    monkeypatch.setattr(training, "STEPS_BETWEEN_SAVES", 5)
+    straight = run(prepare(config), tmp_path / "straight", progress=False)
+
+    def crash(*args, **kwargs):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(finetune, "predict", crash)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(prepare(config), tmp_path / "run", progress=False)
+    monkeypatch.undo()
+    state = tmp_path / "run" / "state"
+    (whole,) = state.glob("checkpoint-*")
+    half = state / "checkpoint-99"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    assert (whole / "watch.json").exists()
+    resumed = run(prepare(config), tmp_path / "run", resume=True, progress=False)
+    assert without_seconds(resumed) == without_seconds(straight)
+
+
+def test_divergence_is_named(config, tmp_path):
+    prepared = prepare(config)
+    with torch.no_grad():
+        prepared.model.classifier.weight.fill_(float("inf"))
+    with pytest.raises(ValueError, match=r"training diverged at the learning rate 0\.005"):
+        run(prepared, tmp_path / "run", progress=False)
+
+
+def test_asking_for_an_absent_gpu_is_refused(config):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ValueError, match="device cuda needs an NVIDIA GPU"):
+        prepare(replace(config, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "lora"}, "method is one of light, full, got 'lora'"),
+        ({"rest": "none"}, "rest is one of head, all"),
+        ({"device": "tpu"}, "device is one of auto, cpu, cuda"),
+        ({"bond": 0}, "bond is an integer of at least 1, got 0"),
+        ({"cores": 1}, "cores is an integer of at least 2, got 1"),
+        ({"seed": -1}, "seed is an integer of at least 0, got -1"),
+        ({"train_size": 1}, "train_size is an integer of at least 2"),
+        ({"epochs": 1.5}, r"epochs is an integer of at least 1, got 1\.5"),
+        ({"learning_rate": 0.0}, "learning_rate lies between 0 and 1"),
+        ({"learning_rate": float("nan")}, "learning_rate lies between 0 and 1, got nan"),
+        ({"batch_size": 20, "micro_batch_size": 16}, "multiple of micro_batch_size, got 20 and 16"),
+    ],
+)
+def test_bad_configs_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**options)
+
+
+def test_paths_of_a_run_are_its_own(config, tmp_path):
+    run(prepare(config), Path(tmp_path / "run"), progress=False, keep_weights=False, splits=("validation",))
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".lock", "record.json"]

@@ -1,0 +1,61 @@
+import math
+
+import pytest
+import tensorly as tl
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import bonds, shapes
+from tensorly.tt_matrix import tt_matrix_to_matrix
+
+from mpo_tutorial.maths.contraction import contract, multiplications
+from mpo_tutorial.maths.mpo import MPO
+from mpo_tutorial.maths.shapes import Shape, paper_shape
+
+
+@given(data=st.data(), shape=shapes())
+def test_contraction_is_tensorlys(data, shape):
+    mpo = MPO.random(shape, data.draw(bonds(shape)), generator=torch.Generator().manual_seed(0))
+    with tl.backend_context("pytorch", local_threadsafe=True):
+        expected = tt_matrix_to_matrix(list(mpo.cores))[: shape.in_size, : shape.out_size]
+    torch.testing.assert_close(contract(mpo.cores, shape.padding), expected)
+
+
+@pytest.mark.parametrize(
+    "shape", [Shape((2, 3), (3, 2)), Shape((2, 3, 2), (3, 1, 2)), Shape((2, 1, 2, 2), (1, 2, 2, 1))]
+)
+@pytest.mark.parametrize("padding", [(0, 0), (1, 2)])
+def test_gradients_reach_every_core(shape, padding):
+    mpo = MPO.random(shape, 3, generator=torch.Generator().manual_seed(0))
+    cores = [core.double().requires_grad_() for core in mpo.cores]
+    assert torch.autograd.gradcheck(lambda *cores: contract(cores, padding), cores)
+
+
+def test_multiplications_are_those_of_the_products_that_are_done():
+    """Counted by torch itself, a forward and a backward pass with the central core frozen."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for shape, bond in (
+        (paper_shape("feed_forward_in"), None),
+        (paper_shape("attention"), 20),
+        (Shape((4, 6), (5, 3)), None),
+    ):
+        mpo = MPO.random(shape, bond)
+        cores = [core.clone().requires_grad_(k != shape.central) for k, core in enumerate(mpo.cores)]
+        with FlopCounterMode(display=False) as counter:
+            contract(cores).sum().backward()
+        merges = 0
+        ends = (1, *mpo.bonds, 1)
+        if shape.n_cores == 5:  # two cores a side, each merge with the gradients of both
+            for k in (0, 3):
+                pairs = math.prod(shape.in_legs[k : k + 2]) * math.prod(shape.out_legs[k : k + 2])
+                merges += 3 * ends[k] * pairs * ends[k + 1] * ends[k + 2]
+        else:  # of the block of ones that stands for the missing right side torch needs no gradient
+            merges -= shape.in_size * shape.out_size
+        assert counter.get_total_flops() // 2 == multiplications(shape, mpo.bonds) + merges
+
+
+def test_a_trained_centre_costs_one_product_more():
+    shape = paper_shape("attention")
+    frozen, trained = (multiplications(shape, shape.full_bonds, frozen_centre) for frozen_centre in (True, False))
+    assert trained > frozen

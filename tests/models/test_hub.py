@@ -1,0 +1,193 @@
+"""The hub's real clients against a hub on loopback, in processes of their own, since the address is read at import."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiny_glue
+from loopback_hub import serving
+
+from mpo_tutorial.experiments.glue import GLUE
+
+COMMAND = Path(sys.executable).with_name("mpo-tutorial")
+FINETUNE = ("finetune", "--model", "tiny/bert", "--device", "cpu", "--learning-rate", "0.01", "--epochs", "20")
+LOAD = """
+import dataclasses, json, sys
+from mpo_tutorial.experiments.tasks import load_task
+print(json.dumps({name: dataclasses.asdict(load_task(f"glue/{name}")) for name in sys.argv[1:]}))
+"""
+MODEL_PATH = "import sys; from mpo_tutorial.models.sources import model_path; print(model_path(sys.argv[1]))"
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory, tiny_model) -> Path:
+    """A tiny model, and GLUE with a few sentences a task."""
+    folder = tmp_path_factory.mktemp("repositories")
+    shutil.copytree(tiny_model, folder / "models/tiny/bert")
+    tiny_glue.write_glue(folder / "datasets/nyu-mll/glue")
+    return folder
+
+
+def python(code: str, *arguments: str, env: dict) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env={**os.environ, **env}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def finetune(mpo_tutorial_command):
+    """Fine-tune the hub's tiny model; what the command prints and its record come back."""
+
+    def call(task: str, cwd: Path, env: dict) -> tuple[str, dict]:
+        done = mpo_tutorial_command(*FINETUNE, "--task", task, cwd=cwd, env={**os.environ, **env})
+        assert done.returncode == 0, done.stderr
+        return done.stdout, json.loads((cwd / "runs/finetune/record.json").read_text())
+
+    return call
+
+
+def error(done: subprocess.CompletedProcess) -> str:
+    assert done.returncode != 0
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def online(repositories, tmp_path_factory, finetune):
+    """What was loaded and trained while the hub was there; it is gone when the tests begin, and its caches are full."""
+    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("online")
+    with serving(repositories) as hub:
+        env = hub.environment(home)
+        loaded = python(LOAD, *GLUE, env=env)
+        assert loaded.returncode == 0, loaded.stderr
+        stsb, mnli = (finetune(f"glue/{task}", folder, env) for task in ("stsb", "mnli"))
+    return SimpleNamespace(env=env, loaded=loaded, tasks=json.loads(loaded.stdout), stsb=stsb, mnli=mnli)
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_the_tests_are_glues_dev_sets_and_validation_is_taken_from_the_training_set(online, name):
+    task, (columns, names) = online.tasks[name], tiny_glue.TASKS[name]
+    assert task["label_names"] == list(names or ())
+    assert task["metrics"] == list(GLUE[name].metrics)
+
+    def of_glue(split: str) -> list:
+        written = tiny_glue.rows(name, split)
+        texts = [
+            list(pair) if len(columns) == 2 else pair[0] for pair in zip(*(written[c] for c in columns), strict=True)
+        ]
+        return list(map(list, zip(texts, written["label"], strict=True)))
+
+    splits = task["splits"]
+    for split, dev in GLUE[name].tests.items():
+        assert splits[split] == of_glue(dev)
+    # The last training row is the first one of the dev set in capitals.
+    validation, train, whole = splits["validation"], splits["train"], of_glue("train")
+    assert (len(validation), len(train)) == (7, 72)
+    assert sorted(map(str, validation + train)) == sorted(map(str, whole[:-1]))
+
+
+def test_loading_is_quiet(online):
+    assert online.loaded.stderr == ""
+
+
+def test_a_regression_is_learnt_and_recorded(online):
+    printed, record = online.stsb
+    for split, n in (("validation", 7), ("test", 24)):
+        assert record[split].keys() == {"n", "metrics"}
+        assert record[split]["n"] == n
+        assert list(record[split]["metrics"]) == ["pearson", "spearman"]
+    pearson = record["test"]["metrics"]["pearson"]
+    assert 0.5 < pearson["value"] <= 1
+    assert pearson["interval"][0] <= pearson["value"] <= pearson["interval"][1]
+    assert "test Pearson [95 %]" in printed
+    assert f"{pearson['value']:.3f} [" in printed
+
+
+def test_pairs_of_mnli_are_learnt_and_measured_on_both_dev_sets(online):
+    printed, record = online.mnli
+    assert [split for split in record if split in ("validation", "test", "mismatched")] == [
+        "validation",
+        "test",
+        "mismatched",
+    ]
+    for split in ("test", "mismatched"):
+        part = record[split]
+        assert part["metrics"]["accuracy"] == {"value": part["accuracy"], "interval": part["interval"]}
+        assert f"{split}: accuracy {part['accuracy']:.3f}" in printed
+
+
+def test_without_the_hub_everything_comes_from_the_cache(online, finetune, tmp_path):
+    assert json.loads(python(LOAD, *GLUE, env=online.env).stdout) == online.tasks
+    _, record = finetune("glue/stsb", tmp_path, online.env)
+    assert record["test"] == online.stsb[1]["test"]
+
+
+def test_offline_mode_is_the_same(online):
+    done = python(LOAD, "rte", env={**online.env, "HF_HUB_OFFLINE": "1"})
+    assert json.loads(done.stdout) == {"rte": online.tasks["rte"]}
+
+
+def test_what_is_not_in_the_cache_is_refused_in_one_line(online, mpo_tutorial_command, tmp_path):
+    env = {**os.environ, **online.env, "HF_HOME": str(tmp_path / "empty")}
+    for arguments, message in (
+        (("--task", "glue/rte"), "the data set nyu-mll/glue, rte, is not in the cache, and the hub does not answer"),
+        (
+            ("--model", "tiny/bert"),
+            "the model 'tiny/bert' is neither embedded nor a local folder, and the hub does not",
+        ),
+    ):
+        done = mpo_tutorial_command("finetune", *arguments, cwd=tmp_path, env=env)
+        assert done.returncode == 2
+        assert re.fullmatch(f"mpo-tutorial: {message}.*\n", done.stderr)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_the_hub_has_not_is_refused(repositories, tmp_path):
+    (tmp_path / "hub/models").mkdir(parents=True)
+    with serving(tmp_path / "hub") as hub:
+        env = hub.environment(tmp_path / "home")
+        assert error(python(MODEL_PATH, "tiny/bert", env=env)).startswith(
+            "ValueError: unknown model 'tiny/bert': the hub has none"
+        )
+        assert error(python(LOAD, "rte", env=env)).startswith("ValueError: the hub has no data set nyu-mll/glue")
+        shutil.copytree(repositories / "datasets", tmp_path / "hub/datasets")
+        shutil.rmtree(tmp_path / "hub/datasets/nyu-mll/glue/rte")
+        assert error(python(LOAD, "rte", env=env)).startswith(
+            "ConnectionError: the data set nyu-mll/glue, rte, could not be had from the hub, though it answers"
+        )
+        (tmp_path / "hub/datasets/nyu-mll/glue/README.md").unlink()
+        assert error(python(LOAD, "rte", env=env)).startswith("ValueError: BuilderConfig 'rte' not found")
+
+
+def test_a_known_model_keeps_its_name(repositories, tmp_path):
+    with serving(repositories) as hub:
+        assert python(MODEL_PATH, "tiny/bert", env=hub.environment(tmp_path)).stdout == "tiny/bert\n"
+
+
+def test_ctrl_c_while_data_are_fetched_and_then_again(repositories, tmp_path):
+    with serving(repositories) as hub:
+        env = hub.environment(tmp_path / "home")
+        hub.flowing.clear()
+        process = subprocess.Popen(
+            [COMMAND, "finetune", "--task", "glue/rte"],
+            env={**os.environ, **env},
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not any("GET /elsewhere/datasets" in line for line in hub.asked):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate()
+        assert process.returncode == 2
+        assert re.fullmatch("mpo-tutorial: stopped by Ctrl-C.*\n", stderr)
+        hub.flowing.set()
+        assert json.loads(python(LOAD, "rte", env=env).stdout)["rte"]["label_names"] == ["entailment", "not_entailment"]
