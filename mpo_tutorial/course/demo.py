@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 from mpo_tutorial.course import figures, tables
 from mpo_tutorial.experiments import records, statistics
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import Prepared, evaluate, locked, prepare, run
+from mpo_tutorial.experiments.finetune import Prepared, evaluate, prepare, run
+from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import require_classes
 from mpo_tutorial.models.layers import mpo_layers
 from mpo_tutorial.models.ledger import Ledger

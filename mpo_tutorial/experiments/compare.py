@@ -8,7 +8,8 @@ import numpy as np
 
 from mpo_tutorial.experiments import records, statistics
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import finished, locked, prepare, run
+from mpo_tutorial.experiments.finetune import finished, prepare, run
+from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import require_classes
 
 # Five rates for each, spaced alike, around what first trials found to work.

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.degradation import CALIBRATION
-from mpo_tutorial.experiments.finetune import locked
+from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import load_task
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.shapes import N_CORES

@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from mpo_tutorial.experiments import records, statistics
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import Prepared, evaluate, locked, prepare, run
+from mpo_tutorial.experiments.finetune import Prepared, evaluate, prepare, run
+from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import Row, tokenise
 from mpo_tutorial.experiments.tradeoff import PARTS, Tuned, config_of_run
 from mpo_tutorial.models.activations import Moments, hidden_states, input_moments, state_errors

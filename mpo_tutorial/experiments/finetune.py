@@ -2,20 +2,19 @@
 
 import shutil
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding
 
 from mpo_tutorial.experiments import checkpoint, records
 from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.statistics import measure
 from mpo_tutorial.experiments.tasks import Task, load_task, tokenise
 from mpo_tutorial.experiments.training import train
@@ -134,19 +133,6 @@ def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: 
             "right and wrong need classes, this model has one output, a figure; take predict and its metrics"
         )
     return predict(model, dataset, tokenizer, progress) == np.asarray(dataset["labels"])
-
-
-@contextmanager
-def locked(out: Path):
-    """Make the folder `out` and hold it: a second process that comes for it is refused with a ValueError."""
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise ValueError(
-            f"one run at a time works in a folder, another one is in {out}; wait, or take --out"
-        ) from error
 
 
 def run(
