@@ -118,8 +118,17 @@ def read_record(path: Path) -> dict:
 
 
 def shipped(name: str) -> dict:
-    """A record that came with the package, by its name without ending: "compare", "demo"."""
-    return json.loads(resources.files("mpo_tutorial.records").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    """A record that came with the package, by its name without ending: "demo"."""
+    return json.loads(_file_of(f"{name}.json"))
+
+
+def shipped_points(name: str) -> list[dict]:
+    """The points of a study's record that came with the package: "compare", "cuts", "bench"."""
+    return [json.loads(line) for line in _file_of(f"{name}.jsonl").splitlines()]
+
+
+def _file_of(name: str) -> str:
+    return resources.files("mpo_tutorial.records").joinpath(name).read_text(encoding="utf-8")
 
 
 def append_point(point: dict, path: Path) -> None:
