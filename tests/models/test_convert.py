@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mpo_tutorial.models.convert import count, decompose, freeze
+from mpo_tutorial.models.convert import count, decompose, decompress, freeze
+from mpo_tutorial.models.families import USUAL_PARTS
 from mpo_tutorial.models.layers import MPOLinear, cached, mpo_layers
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.truncation import truncate
@@ -148,3 +149,13 @@ def test_an_encoder_with_tensors_missing_or_of_another_shape_is_refused(tiny_mod
         save_file(changed, folder / "model.safetensors", {"format": "pt"})
         with pytest.raises(ValueError, match=f"1 tensors are missing or of another shape, the first is bert.{name}"):
             load(str(folder), 2, seed=0)
+
+
+@pytest.mark.parametrize(("which", "dense"), [(USUAL_PARTS, False), (USUAL_PARTS, True), (["all"], True)])
+def test_exported_a_model_computes_the_same(tiny, which, dense):
+    decompose(tiny, which=which, max_bond=5)
+    model = decompress(tiny) if dense else tiny
+    ids = torch.tensor([[101, 3, 2045, 102], [101, 9, 8, 102]])
+    with torch.no_grad():
+        exported = torch.export.export(model, (ids,)).module()
+        assert torch.equal(exported(ids).logits, model(ids).logits)
