@@ -192,7 +192,7 @@ def test_the_embedding_compiles_around_its_lookup(table):
     torch.testing.assert_close(compiled(ids), layer(ids))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+@pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated")
 def test_the_embedding_says_what_to_do_for_an_export(table):
     layer, ids = MPOEmbedding.from_dense(table, SHAPE), torch.tensor([3, 1, 23])
     for export in (torch.export.export, torch.jit.trace):
