@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mpo_tutorial.models.convert import count, decompose, decompress, freeze
 from mpo_tutorial.models.families import USUAL_PARTS
@@ -159,3 +160,17 @@ def test_exported_a_model_computes_the_same(tiny, which, dense):
     with torch.no_grad():
         exported = torch.export.export(model, (ids,)).module()
         assert torch.equal(exported(ids).logits, model(ids).logits)
+
+
+def test_a_tokenizer_with_more_words_than_the_embedding_has_rows_is_refused(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens("cinematographically")
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"must be rows of the embedding, .* has 30523 words and 30522 rows; save"):
+        load(str(folder))
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    model.resize_token_embeddings(30523)
+    model.save_pretrained(folder)
+    model, tokenizer = load(str(folder))
+    assert model(**tokenizer("cinematographically good", return_tensors="pt")).logits.shape == (1, 2)
