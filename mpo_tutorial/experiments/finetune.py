@@ -55,7 +55,8 @@ def prepare(config: RunConfig) -> Prepared:
     Raises
     ------
     ValueError, FileNotFoundError, ConnectionError
-        As `load_task`, `model_path`, `Task.train`, `compress` do; or if cuda is asked for and absent.
+        As `load_task`, `model_path`, `Task.train`, `compress` do; or if cuda is asked for and absent, or longer texts than the
+        model has positions for.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda needs an NVIDIA GPU that torch can see, there is none; take --device cpu")
@@ -63,6 +64,7 @@ def prepare(config: RunConfig) -> Prepared:
     task = load_task(config.task)
     task.train(config.train_size)
     model, tokenizer = load(config.model, task.outputs, config.seed)
+    _require_positions(model, config)
     how = f"cores {config.cores}, bond {config.bond}" + (f", matrices {config.matrices}" if config.matrices else "")
     decomposed = is_decomposed(model, config.cores, config.matrices)
     base = checkpoint.fingerprint(model, "" if decomposed and config.bond is None else how)
@@ -70,6 +72,18 @@ def prepare(config: RunConfig) -> Prepared:
         model, n_cores=config.cores, max_bond=config.bond, matrices=config.matrices, rest=config.rest
     )
     return Prepared(config, task, model.to(device), tokenizer, base, ledger)
+
+
+def _require_positions(model: "PreTrainedModel", config: RunConfig) -> None:
+    """Refuse texts that are longer than the table of positions, if there is one; RoBERTa's has rows that no token gets."""
+    for name, table in model.base_model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, torch.nn.Embedding):
+            unused = 0 if table.padding_idx is None else table.padding_idx + 1
+            if config.max_length > table.num_embeddings - unused:
+                raise ValueError(
+                    f"{config.model} has positions for {table.num_embeddings - unused} tokens, max_length is {config.max_length}; "
+                    f"take --max-length {table.num_embeddings - unused} or less"
+                )
 
 
 def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:

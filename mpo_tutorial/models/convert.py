@@ -36,10 +36,11 @@ def decompose(
     Raises
     ------
     ValueError
-        As in `families.dense_matrices`, or if a number is out of range.
+        As in `families.dense_matrices`, or if a number is out of range or weights are offloaded.
     """
     from mpo_tutorial.models.architectures import put_layers  # loads transformers
 
+    _require_in_memory(model)
     layers, rows = {}, []
     for name, module in dense_matrices(model, matrices):
         kind, matrix = (
@@ -73,18 +74,31 @@ def is_decomposed(model: "PreTrainedModel", n_cores: int | None, matrices: str |
 def decompress(model: "PreTrainedModel") -> "PreTrainedModel":
     """A copy of a compressed model with dense matrices, of transformers' own class: it needs this package no more.
 
+    This is the way to export: `torch.export`, ONNX and `torch.jit.trace` take what comes out, and of compressed models only
+    those whose embedding is no MPO, because its lookup does different work for different ids.
+
     Raises
     ------
     ValueError
-        If the model has no MPO layer.
+        If the model has no MPO layer, or weights are offloaded.
     """
     from mpo_tutorial.models.architectures import put_layers
 
+    _require_in_memory(model)
     if not mpo_layers(model):
         raise ValueError(f"there is nothing to decompress, {type(model).__name__} has no MPO layer")
     plain = copy.deepcopy(model)
     put_layers(plain, {layer: layer.to_dense() for layer in mpo_layers(plain)})
     return plain
+
+
+def _require_in_memory(model: "PreTrainedModel") -> None:
+    offloaded = sum(p.is_meta for p in model.parameters())
+    if offloaded and any(hasattr(module, "_hf_hook") for module in model.modules()):  # accelerate's
+        raise ValueError(
+            f"decompose and decompress need a model in memory, {offloaded} tensors of this {type(model).__name__} are offloaded; "
+            "load it without offload"
+        )
 
 
 def outline(config: "PreTrainedConfig", n_labels: int = 2) -> "PreTrainedModel":
