@@ -161,8 +161,7 @@ def _lagrange(chain: _Chain, limit: float) -> tuple[list[int], float, float]:
         price = (goal_within - goal_over) / (load_over - load_within)
         path = chain.shortest(price)[0]
         goal, load = chain.totals(path)
-        # By rounding an old path may look better than it is: it must not come a second time, or this would never end.
-        if path in (over, within) or goal + price * load >= (goal_within + price * load_within) * (1 - 1e-12):
+        if goal + price * load >= (goal_within + price * load_within) * (1 - 1e-12):
             return within, goal_within + price * (load_within - limit), price
         if load <= limit:
             within = path
