@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import tensorly as tl
@@ -43,7 +44,8 @@ class MPO:
     >>> mpo = MPO.from_matrix(torch.randn(384, 384), ((3, 4, 4, 4, 2), (2, 4, 4, 4, 3)))
     >>> mpo.bonds, mpo.n_params, round(mpo.ratio, 3)
     ((6, 96, 96, 6), 165960, 1.125)
-    >>> print(mpo.truncate(32).draw())
+    >>> mpo.truncate(32)
+    MPO of a 384 x 384 matrix in 5 cores, bonds 6.32.32.6: 22,600 numbers, ratio 0.1533
       2    4    4    4    3
       |    |    |    |    |
       o-6--o-32-#-32-o-6--o
@@ -391,6 +393,20 @@ class MPO:
         sticks = above_nodes(["|"] * len(nodes))
         legs = self.shape
         return "\n".join([above_nodes(legs.out_legs), sticks, (start + chain), sticks, above_nodes(legs.in_legs)])
+
+    def __repr__(self) -> str:
+        """What it is of and how large, and its drawing; no number in it is looked at."""
+        shape, bonds = self.shape, ".".join(map(str, self.bonds))
+        return (
+            f"MPO of a {shape.in_size} x {shape.out_size} matrix in {shape.n_cores} cores, bonds {bonds}: "
+            f"{self.n_params:,} numbers, ratio {self.ratio:.4g}\n{self.draw()}"
+        )
+
+    if not TYPE_CHECKING:  # a checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            text = "MPO.compress is now MPO.truncate" if name == "compress" else f"an MPO has no attribute {name!r}"
+            raise AttributeError(text, name=name, obj=self)
 
     def _to(self, dtype: torch.dtype) -> "MPO":
         """Cut off from autograd, in another dtype."""

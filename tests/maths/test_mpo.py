@@ -1,5 +1,7 @@
+import copy
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -386,6 +388,34 @@ def test_the_drawing_has_legs_bonds_and_the_central_core():
     assert lines[2].strip() == "o-3-#-3-o"
     stick_columns = [column for column, letter in enumerate(lines[1]) if letter == "|"]
     assert [lines[2][column] for column in stick_columns] == ["o", "#", "o"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_mpo_shows_its_drawing_and_counts_and_looks_at_no_number(dtype, device):
+    sizes = [(1, 3, 2, 3), (3, 4, 2, 7), (7, 2, 5, 1)]
+    mpo = MPO(tuple(torch.empty(size, dtype=dtype, device=device, requires_grad=True) for size in sizes), (1, 2))
+    first, *rest = repr(mpo).splitlines()
+    assert first == "MPO of a 23 x 18 matrix in 3 cores, bonds 3.7: 256 numbers, ratio 0.6184"
+    assert "\n".join(rest) == mpo.draw()
+    assert first in str([mpo])
+
+
+def test_a_large_mpo_counts_in_thousands():
+    assert "768 x 768 matrix in 5 cores, bonds 12.192.192.12: 663,840 numbers, ratio 1.125" in repr(
+        MPO.random(paper_shape("attention"))
+    )
+
+
+def test_the_old_name_of_truncate_leads_to_the_new_one():
+    mpo = MPO.identity((2, 2))
+    with pytest.raises(AttributeError, match=r"^MPO\.compress is now MPO\.truncate$"):
+        mpo.compress(1)
+    with pytest.raises(AttributeError, match="no attribute 'cutt'"):
+        _ = mpo.cutt
+    assert not hasattr(mpo, "compress")
+    for twin in (copy.deepcopy(mpo), pickle.loads(pickle.dumps(mpo))):  # noqa: S301
+        assert torch.equal(twin.to_matrix(), mpo.to_matrix())
 
 
 def test_an_mpo_of_another_library_has_the_same_schmidt_values():
