@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
 
+import numpy as np
+
 N_CORES = 5  # the paper's choice
 
 # Liu et al. 2021, appendix: the matrices of ALBERT and BERT, five cores each. What the appendix prints for BERT's own
@@ -140,6 +142,16 @@ class Shape:
             if not is_integer(bond) or not 1 <= bond <= most:
                 raise ValueError(f"a bond dimension here is an integer from 1 to {most}, got {bond!r} in {bonds}")
         return tuple(map(int, bonds))
+
+    def caps(self, max_bond: int | Sequence[int] | None) -> tuple[int, ...]:
+        """The largest dimension that each inner bond may have, from one cap for all, one for each, or none."""
+        if max_bond is None:
+            return self.full_bonds
+        if isinstance(max_bond, (Sequence, np.ndarray)) and not isinstance(max_bond, str):
+            return self.one_for_each(max_bond)
+        if not is_integer(max_bond) or max_bond < 1:
+            raise ValueError(f"a bond dimension is a positive integer, got {max_bond!r}")
+        return tuple(min(bond, int(max_bond)) for bond in self.full_bonds)
 
 
 def is_integer(value: object) -> bool:
