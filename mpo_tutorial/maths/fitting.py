@@ -78,8 +78,8 @@ class _Environment:
     def core(self, matrix: Tensor) -> Tensor:
         rows, columns = self.padding
         legs = pad(matrix, (0, columns, 0, rows)).reshape(*self.legs[0], *self.legs[1])
-        half = torch.tensordot(self.left[0], legs, dims=([0, 1], [0, 3]))  # bond, in, right in, out, right out
-        return torch.tensordot(half, self.right[..., 0], dims=([2, 4], [1, 2]))
+        half = torch.einsum("ijb,icxjdy->bcxdy", self.left[0], legs)
+        return torch.einsum("bcxdy,exy->bcde", half, self.right[..., 0])
 
     def normal(self, metric: Tensor, core: Tensor) -> Tensor:
         """The operator of the normal equations."""

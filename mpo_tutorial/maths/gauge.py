@@ -27,8 +27,8 @@ def tensor_train(legs: Tensor, bonds: Sequence[int], centre: int) -> list[Tensor
         A cap for each: a bond that its neighbours cannot use comes out smaller.
     centre : int, 0 to n - 1
     """
-    with tl.backend_context("pytorch", local_threadsafe=True):
-        cores = tensor_train_matrix(legs, rank=(1, *bonds, 1), svd=split).factors
+    with tl.backend_context("pytorch", local_threadsafe=True):  # pyright: ignore[reportAttributeAccessIssue]
+        cores = tensor_train_matrix(legs, rank=(1, *bonds, 1), svd=split).factors  # pyright: ignore[reportArgumentType]
     # TT-SVD leaves isometries, exact ones as long as an unfolding is no taller than it is wide.
     pairs = [core.shape[1] * core.shape[2] for core in cores]
     heights = (len(core) * pair for core, pair in zip(cores, pairs, strict=True))

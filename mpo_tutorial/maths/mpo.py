@@ -190,7 +190,7 @@ class MPO:
 
     def to_tensorly(self) -> TTMatrix:
         """TensorLy's TT-matrix, of the padded matrix; it shares the cores' memory."""
-        with tl.backend_context("pytorch", local_threadsafe=True):
+        with tl.backend_context("pytorch", local_threadsafe=True):  # pyright: ignore[reportAttributeAccessIssue]
             return TTMatrix(list(self.cores))
 
     @property
@@ -313,7 +313,7 @@ class MPO:
         meeting = torch.ones(1, 1, dtype=torch.float64, device=self.cores[0].device)
         for mine, its in zip(self.cores, other.cores, strict=True):
             half = torch.tensordot(meeting.T, mine.detach().double(), dims=1)
-            meeting = torch.tensordot(half, its.detach().double(), dims=([0, 1, 2], [0, 1, 2]))
+            meeting = torch.einsum("bijc,bijd->cd", half, its.detach().double())
         return meeting.item()
 
     def __add__(self, other: "MPO") -> "MPO":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
+from typing import TypeGuard
 
 import numpy as np
 
@@ -77,10 +78,10 @@ class Shape:
     @classmethod
     def of(cls, shape: "Shape | tuple[Sequence[int], Sequence[int]]") -> "Shape":
         """A shape as it is, or made of a pair (in legs, out legs)."""
-        if isinstance(shape, cls):
+        if isinstance(shape, Shape):
             return shape
         try:
-            in_legs, out_legs = map(tuple, shape)
+            in_legs, out_legs = (tuple(legs) for legs in shape)
         except (TypeError, ValueError) as error:
             raise ValueError(f"a shape is a Shape or a pair of tuples (in legs, out legs), got {shape!r}") from error
         return cls(in_legs, out_legs)
@@ -154,7 +155,7 @@ class Shape:
         return tuple(min(bond, int(max_bond)) for bond in self.full_bonds)
 
 
-def is_integer(value: object) -> bool:
+def is_integer(value: object) -> TypeGuard[int]:
     """Whether a value is an integer, of Python or NumPy; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
