@@ -107,7 +107,7 @@ def tiny_light_run(tiny_model, tiny_rows, tmp_path_factory) -> Path:
 def tiny_tuned(tiny_light_run):
     from mpo_tutorial.experiments import records
     from mpo_tutorial.experiments.config import RunConfig
-    from mpo_tutorial.experiments.tradeoff import Tuned
+    from mpo_tutorial.experiments.tuned import Tuned
 
     config = RunConfig(**records.read_record(tiny_light_run / "record.json")["config"])
     return Tuned.of(config, tiny_light_run / "task.safetensors")
@@ -118,7 +118,7 @@ def tiny_light_runs(tiny_light_run, tmp_path_factory) -> list[Path]:
     """Two light runs that differ in the seed."""
     from mpo_tutorial.experiments.config import RunConfig
     from mpo_tutorial.experiments.finetune import prepare, run
-    from mpo_tutorial.experiments.tradeoff import config_of_run
+    from mpo_tutorial.experiments.tuned import config_of_run
 
     config = {**config_of_run(tiny_light_run).as_dict(), "seed": 1}
     second = tmp_path_factory.mktemp("second") / "light"
@@ -130,12 +130,12 @@ RATIOS, LAYER_RATIO = (0.5, 0.2), 0.5
 
 
 @pytest.fixture(scope="session")
-def tiny_degradation(tiny_light_runs, tmp_path_factory) -> tuple[dict, Path]:
-    """What cutting the two costs, and the folder with the points."""
-    from mpo_tutorial.experiments.degradation import degradation
+def tiny_cuts(tiny_light_runs, tmp_path_factory) -> list[dict]:
+    """The points of what cutting the two costs."""
+    from mpo_tutorial.experiments import cuts, study
 
-    out = tmp_path_factory.mktemp("degradation")
-    return degradation(tiny_light_runs, out, ratios=RATIOS, layer_ratio=LAYER_RATIO, progress=False), out
+    made = cuts.study(tiny_light_runs, ratios=RATIOS, layer_ratio=LAYER_RATIO)
+    return study.run(made, tmp_path_factory.mktemp("cuts"), progress=False)
 
 
 @pytest.fixture

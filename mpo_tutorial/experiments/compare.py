@@ -11,6 +11,7 @@ from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds, seeds_needed
 from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.experiments.tasks import require_classes
+from mpo_tutorial.models.stored import holds_mpos
 
 VERSION = 1
 # Five rates for each, spaced alike, around what first trials found to work.
@@ -34,9 +35,11 @@ def study(base: RunConfig, tuning_seeds: Sequence[int] = TUNING_SEEDS, seeds: Se
     Raises
     ------
     ValueError
-        If the task has no classes.
+        If the task has no classes, or the model is a folder whose matrices are MPOs already.
     """
     require_classes(base.task)
+    if holds_mpos(base.model):
+        raise ValueError(f"{base.model} is compressed; full fine-tuning is for the dense model, compare that one")
 
     def setting(method: str, rate: float, seed: int, splits: Sequence[str]) -> Setting:
         config = replace(base, method=method, learning_rate=rate, seed=seed)

@@ -104,14 +104,15 @@ def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False
     InterruptedError, OSError, ValueError
         As in `run`; and before anything is trained, what the study would refuse in the end.
     """
-    untrained = prepare(config)
-    unused_sentences(untrained)
-    list(dense_matrices(untrained.model, "embedding"))
-    for name, layer in mpo_matrices(untrained.model).items():
-        bonds_of_ratio(name, layer.mpo.shape, min(RATIOS))
     folders = [out / f"seed-{seed}" for seed in range(seeds)]
     for seed, folder in enumerate(folders):
-        run(prepare(replace(config, seed=seed)), folder, resume=resume, splits=("validation",))
+        prepared = prepare(replace(config, seed=seed))
+        if seed == 0:
+            unused_sentences(prepared)
+            list(dense_matrices(prepared.model, "embedding"))
+            for name, layer in mpo_matrices(prepared.model).items():
+                bonds_of_ratio(name, layer.mpo.shape, min(RATIOS))
+        run(prepared, folder, resume=resume, splits=("validation",))
     return folders
 
 
@@ -134,8 +135,8 @@ def describe(point: Point) -> str:
 class _Run:
     """One tuned model, and what is measured of it."""
 
-    def __init__(self, folder: Path, n_sentences: int):
-        self.tuned = Tuned.of_run(folder)
+    def __init__(self, folder: str, n_sentences: int):
+        self.tuned = Tuned.of_run(Path(folder))
         self.model, self.tokenizer = self.tuned.model, self.tuned.prepared.tokenizer
         self.rows = tokenise(self.tuned.unused[:n_sentences], self.tokenizer, self.tuned.prepared.config.max_length)
         self.layers = mpo_matrices(self.model)

@@ -1,13 +1,14 @@
 """Who makes the points of a study: this process, several of them, or the workers of a Dask cluster."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import active_children, get_context
 
 ANSWER_SECONDS = 4  # in which a scheduler must answer
-MOST_DEATHS = 3  # of workers in a row, without a point in between
+MOST_DEATHS = 3  # of workers, at the same point, after which it is tried no more
 
 
 def points_of(
@@ -22,30 +23,41 @@ def points_of(
 
 
 def _in_processes(make: Callable[..., dict], settings: Sequence[dict], workers: int) -> Iterator[dict]:
+    """Each worker is a pool of one process, so that one which is killed takes no other's point with it."""
     import torch
 
     make = partial(make, threads=max(1, torch.get_num_threads() // workers))
-    left, deaths, others = list(settings), 0, set(active_children())
-    while left:
-        pool = ProcessPoolExecutor(min(workers, len(left)), mp_context=get_context("spawn"))
-        futures = {pool.submit(make, setting): setting for setting in left}
-        try:
-            for future in as_completed(futures):
-                point = future.result()
-                left.remove(futures[future])
-                deaths = 0
-                yield point
-        except BrokenProcessPool as error:  # a worker was killed, and took the points under way with it
-            deaths += 1
-            if deaths > MOST_DEATHS:
-                raise OSError(
-                    f"workers died {deaths} times in a row, perhaps for want of memory: take fewer --workers, then --resume"
-                ) from error
-        except BaseException:
-            for worker in set(active_children()) - others:
-                worker.terminate()
-            raise
-        finally:
+    new_pool = partial(ProcessPoolExecutor, 1, mp_context=get_context("spawn"))
+    others = set(active_children())
+    pools = [new_pool() for _ in range(min(workers, len(settings)))]
+    waiting, idle = deque((setting, 0) for setting in settings), deque(range(len(pools)))
+    running: dict[Future, tuple[int, dict, int]] = {}
+    try:
+        while waiting or running:
+            while waiting and idle:
+                place, (setting, deaths) = idle.popleft(), waiting.popleft()
+                running[pools[place].submit(make, setting)] = place, setting, deaths
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                place, setting, deaths = running.pop(future)
+                try:
+                    point = future.result()
+                except BrokenProcessPool as error:
+                    if deaths == MOST_DEATHS:
+                        raise OSError(
+                            f"workers died {deaths + 1} times at the point {setting}, perhaps for want of memory: take fewer "
+                            "--workers, then --resume"
+                        ) from error
+                    pools[place] = new_pool()
+                    waiting.append((setting, deaths + 1))
+                else:
+                    yield point
+                idle.append(place)
+    except BaseException:
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
+    finally:
+        for pool in pools:
             pool.shutdown(cancel_futures=True)
 
 

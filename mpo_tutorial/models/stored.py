@@ -50,6 +50,14 @@ def weight_files(path: str, variant: str | None = None, **where) -> dict[str, Pa
     return {name: Path(where_it_is) for name, where_it_is in found.items()}
 
 
+def holds_mpos(folder: str) -> bool:
+    """Whether a local folder is that of a model which was saved with MPO layers, by its config; nothing is loaded."""
+    try:
+        return "mpo" in json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):  # none, or one that will be refused when it is loaded
+        return False
+
+
 def shapes_in(files: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
     """The shapes of all tensors in some files, by name; a file that is not whole is a ValueError."""
     shapes = {}

@@ -1,3 +1,5 @@
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from PIL import Image
 
 from mpo_tutorial.course import figures
 from mpo_tutorial.course.tables import TableRow
-from mpo_tutorial.experiments.statistics import score
+from mpo_tutorial.experiments.statistics import over_seeds, score
 
 ROWS = [
     TableRow("light, this run", 1_000_000, 21_000_000, 0.78, (0.76, 0.80), 100, 4_000_000),
@@ -75,3 +77,53 @@ def test_axes_are_labelled():
         assert axes.get_xlabel()
         assert axes.get_ylabel()
     plt.close(figure)
+
+
+def summary() -> dict:
+    """Two parts, two ways and two ratios, every number another."""
+    rows = [{"way": "uncut", "ratio": None, "part": "none", "accuracy": over_seeds([0.8, 0.82])}]
+    for k, (part, way, ratio) in enumerate(product(("query", "key"), ("plain", "bias", "fitted"), (0.8, 0.4))):
+        accuracy = over_seeds([0.6 + 0.01 * k, 0.62 + 0.01 * k])
+        loss = over_seeds([-0.2 + 0.005 * k, -0.21 + 0.005 * k])
+        rows.append({"way": way, "ratio": ratio, "part": part, "accuracy": accuracy, "minus_uncut": loss})
+    return {"summary": rows, "layer_ratio": 0.4, "chance": {"unused": 0.51, "validation": 0.5}}
+
+
+def ends_of_bars(container) -> np.ndarray:
+    """Lower and upper ends of an errorbar's intervals, of shape (points, 2)."""
+    return np.array([segment[:, 1] for segment in container.lines[2][0].get_segments()])
+
+
+def test_losses_are_differences_at_the_ratio_of_layers(ax):
+    record = summary()
+    figures.losses(ax, record, ["key", "query"])
+    for container, way in zip(ax.containers, ("plain", "bias", "fitted"), strict=True):
+        rows = {r["part"]: r["minus_uncut"] for r in record["summary"] if (r["way"], r["ratio"]) == (way, 0.4)}
+        expected = [rows["key"], rows["query"]]
+        assert list(container.lines[0].get_ydata()) == pytest.approx([100 * row["mean"] for row in expected])
+        np.testing.assert_allclose(ends_of_bars(container), [np.multiply(100, row["interval"]) for row in expected])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["key", "query"]
+
+
+def test_ways_are_those_of_the_part(ax):
+    record = summary()
+    figures.accuracy_of_ways(ax, record, "key", ratio=0.4)
+    for container, way in zip(ax.containers, ("plain", "bias", "fitted"), strict=True):
+        rows = [r for r in record["summary"] if (r["part"], r["way"]) == ("key", way)]
+        assert list(container.lines[0].get_ydata()) == pytest.approx([100 * r["accuracy"]["mean"] for r in rows])
+        intervals = [np.multiply(100, r["accuracy"]["interval"]) for r in rows]
+        np.testing.assert_allclose(ends_of_bars(container), intervals)
+    levels = [
+        line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1 and len(line.get_ydata()) == 2
+    ]
+    assert {round(level, 6) for level in levels} >= {81.0, 51.0}
+
+
+def test_a_single_seed_is_drawn_without_an_interval(ax):
+    record = summary()
+    for row in record["summary"]:
+        row["accuracy"]["interval"] = None
+    figures.accuracy_of_ways(ax, record, "key")
+    for container in ax.containers:
+        ends = ends_of_bars(container)
+        np.testing.assert_array_equal(ends[:, 0], ends[:, 1])

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from mpo_tutorial.course.model_explorers import DepthExplorer, LedgerExplorer, ModelMap, TradeoffExplorer
-from mpo_tutorial.experiments import statistics, tradeoff
+from mpo_tutorial.experiments import cuts, statistics
+from mpo_tutorial.experiments.cut_results import summarise
 from mpo_tutorial.models.families import KINDS
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.look import look_at
@@ -32,10 +33,10 @@ def test_the_map_holds_the_entropies_of_its_matrices(tiny_map):
     assert "bert.pooler.dense: 24 x 24" in tiny_map.in_words(1, "pooler")
 
 
-def test_the_tradeoff_says_what_is_on_record_and_what_was_measured(tiny_light_run, tiny_tuned):
-    record = tradeoff.tradeoff(tiny_light_run, progress=False)
+def test_the_tradeoff_says_what_is_on_record_and_what_was_measured(tiny_cuts, tiny_tuned):
+    record = summarise(tiny_cuts)
     explorer = TradeoffExplorer(record, lambda: tiny_tuned)
-    assert explorer.parts == tradeoff.PARTS
+    assert explorer.parts == cuts.PARTS
     assert explorer.bonds == tuple(sorted(tiny_tuned.bonds))
     point = explorer.points["attention", 2]
     words = explorer.in_words("attention", 2)
@@ -55,14 +56,14 @@ def test_the_tradeoff_says_what_is_on_record_and_what_was_measured(tiny_light_ru
     assert "Measured" not in explorer.in_words("all", 2)
 
 
-def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_degradation):
-    record, _ = tiny_degradation
+def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_cuts):
+    record = summarise(tiny_cuts)
     explorer = DepthExplorer(record)
-    assert explorer.parts == (*tradeoff.PARTS, "embedding")
+    assert explorer.parts == (*cuts.PARTS, "embedding")
     assert explorer.layers == ("layer 0", "layer 1")
     assert explorer.kinds == KINDS
     assert explorer.ratios == (0.2, 0.5)
-    points = [p for p in record["points"] if (p["way"], p["part"], p["ratio"]) == ("fitted", "attention", 0.2)]
+    points = [p for p in record["ratios"] if (p["way"], p["part"], p["ratio"]) == ("fitted", "attention", 0.2)]
     assert len(points) == 2
     assert explorer.states("attention", 0.2)["fitted"] == pytest.approx(np.mean([p["states"] for p in points], axis=0))
     accuracy = np.mean([p["accuracy"]["accuracy"] for p in points])
@@ -71,9 +72,9 @@ def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_degradation)
     assert f"fitted to the inputs: error {np.mean([p['states'][0] for p in points]):.2f} after the first" in words
     assert f"accuracy {100 * accuracy:.1f} % [" in words
     plain = np.mean(
-        [p["accuracy"]["accuracy"] for p in record["points"] if p["part"] == "layer 1" and p["way"] == "plain"]
+        [p["accuracy"]["accuracy"] for p in record["ratios"] if p["part"] == "layer 1" and p["way"] == "plain"]
     )
-    uncut = np.mean([p["accuracy"]["accuracy"] for p in record["points"] if p["way"] == "uncut"])
+    uncut = np.mean([p["accuracy"]["accuracy"] for p in record["ratios"] if p["way"] == "uncut"])
     assert f"layer 1 {100 * (plain - uncut):+.1f} [" in explorer.losses_in_words(explorer.layers, 0.5)
     assert "Fitted to the inputs minus plain at 20 %, in points: all " in explorer.gains_in_words("fitted", 0.2)
 
@@ -82,7 +83,7 @@ def test_the_ledgers_are_those_of_the_configs():
     explorer = LedgerExplorer(["albert-base-v2", "distilbert-base-uncased"])
     for choice, parts in explorer.CHOICES.items():
         for name, view in zip(explorer.names, explorer.views(choice), strict=True):
-            assert view.cells() == look_at(name, which=parts).cells()
+            assert view.cells() == look_at(name, matrices=parts).cells()
     assert "albert-base-v2: 11.7 M parameters, 11.5 M of them in 8 matrices" in explorer.in_words(
         "albert-base-v2", "the paper's"
     )

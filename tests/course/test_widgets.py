@@ -97,10 +97,11 @@ def test_layer_and_matrix_are_chosen_from_lists(tiny_model):
     assert not plt.get_fignums()
 
 
-def test_cuts_and_ledgers_are_chosen_from_lists(tiny_degradation):
+def test_cuts_and_ledgers_are_chosen_from_lists(tiny_cuts):
     from mpo_tutorial.course.model_explorers import DepthExplorer, LedgerExplorer
+    from mpo_tutorial.experiments.cut_results import summarise
 
-    part, ratio, shown = widgets.depth_explorer(DepthExplorer(tiny_degradation[0])).children
+    part, ratio, shown = widgets.depth_explorer(DepthExplorer(summarise(tiny_cuts))).children
     for name in part.options:
         part.value = name
         for share in ratio.options:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mpo_tutorial.course import bench_tables
-from mpo_tutorial.experiments.bench import Sizes, _layer_of, bench, bert_like, decomposer
+from mpo_tutorial.experiments import bench, study
+from mpo_tutorial.experiments.contenders import Sizes, bert_like, decomposer, layer_of
 from mpo_tutorial.maths.contraction import multiplications
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.shapes import balanced_shape
@@ -16,9 +17,10 @@ LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-t
 
 
 @pytest.fixture(scope="module")
-def record() -> dict:
+def record(tmp_path_factory) -> dict:
     """A real run, with every peer that the tests install, processes for the memory included."""
-    return bench(TINY, repeat=1)
+    points = study.run(bench.study(TINY, repeat=1), tmp_path_factory.mktemp("bench"), progress=False)
+    return bench.summarise(points)
 
 
 def test_every_contender_has_a_row_with_seconds_and_memory(record):
@@ -69,7 +71,7 @@ def test_contenders_do_the_same_work(bond):
     x = torch.randn(5, 24, requires_grad=True)
     found = {}
     for name in LAYERS:
-        layer = _layer_of(name, shape, bond)
+        layer = layer_of(name, shape, bond)
         out = layer(x)
         out.square().sum().backward()
         found[name] = (out.detach(), x.grad.clone())
@@ -104,7 +106,7 @@ def test_a_missing_library_is_said_to_be_missing(monkeypatch, library, module):
 
 def test_a_missing_layer_is_said_to_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "tltorch", None)
-    assert _layer_of("tensorly-torch, reconstructed", balanced_shape(24, 48), None) is None
+    assert layer_of("tensorly-torch, reconstructed", balanced_shape(24, 48), None) is None
 
 
 def test_a_missed_target_is_called_missed():
@@ -125,13 +127,13 @@ def test_bad_input_is_refused():
         ({"device": "tpu"}, "cpu or cuda, got 'tpu'"),
     ):
         with pytest.raises(ValueError, match=message):
-            bench(TINY, **options)
+            bench.study(TINY, **options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="there is none; take --device cpu"):
-        bench(TINY, device="cuda")
+        bench.study(TINY, device="cuda")
 
 
 def test_the_command_refuses_in_one_line(mpo_tutorial_command, tmp_path):

@@ -25,7 +25,7 @@ def tasks(tmp_path_factory, tiny_model, tiny_rows):
     """Three tasks trained over one base that was saved with its MPOs cut: two ways to label the same films, three classes once."""
     folder = tmp_path_factory.mktemp("tasks")
     model, tokenizer = load(tiny_model, 2, seed=0)
-    decompose(model, which=["all"])
+    decompose(model, matrices="all")
     truncate(model, max_bond=12)
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")

@@ -11,11 +11,11 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from mpo_tutorial.course.demo import demo
-from mpo_tutorial.experiments import finetune, training
+from mpo_tutorial.experiments import compare, finetune, training
 from mpo_tutorial.experiments.checkpoint import load_task_file, stored_bytes
-from mpo_tutorial.experiments.compare import compare
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import evaluate, locked, predict, prepare, run
+from mpo_tutorial.experiments.finetune import correct, predict, prepare, run
+from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.statistics import correct_sentences
 from mpo_tutorial.experiments.tasks import tokenise
 from mpo_tutorial.models.layers import mpo_layers
@@ -102,7 +102,7 @@ def test_finished_run_is_read_not_repeated(config, tmp_path, monkeypatch):
     fresh = prepare(config)
     assert run(fresh, tmp_path / "run", resume=True, progress=False) == record
     dataset = fresh.dataset("test")
-    assert np.array_equal(evaluate(fresh.model, dataset, fresh.tokenizer), correct_sentences(record["test"]))
+    assert np.array_equal(correct(fresh.model, dataset, fresh.tokenizer), correct_sentences(record["test"]))
 
 
 def test_resuming_with_other_options_is_refused(config, tmp_path):
@@ -152,8 +152,8 @@ def test_a_full_disk_leaves_no_half_task_file(tmp_path):
 def test_evaluation_keeps_the_order_of_the_sentences(config):
     prepared = prepare(config)
     dataset = prepared.dataset("test")
-    together = evaluate(prepared.model, dataset, prepared.tokenizer)
-    alone = [evaluate(prepared.model, dataset.select([k]), prepared.tokenizer)[0] for k in range(len(dataset))]
+    together = correct(prepared.model, dataset, prepared.tokenizer)
+    alone = [correct(prepared.model, dataset.select([k]), prepared.tokenizer)[0] for k in range(len(dataset))]
     assert together.tolist() == alone
     assert 0 < sum(alone) < len(alone)
 
@@ -171,10 +171,11 @@ def test_right_and_wrong_need_classes(config, tmp_path):
     prepared = prepare(config)
     prepared.model.config.num_labels = 1
     with pytest.raises(ValueError, match="right and wrong need classes, this model has one output"):
-        evaluate(prepared.model, prepared.dataset("test"), prepared.tokenizer)
-    for command in (demo, compare):
+        correct(prepared.model, prepared.dataset("test"), prepared.tokenizer)
+    regression = replace(config, task="glue/stsb")
+    for command in (lambda: demo(regression, tmp_path / "out"), lambda: compare.study(regression)):
         with pytest.raises(ValueError, match="accuracies need a task with classes, glue/stsb asks for a figure"):
-            command(replace(config, task="glue/stsb"), tmp_path / "out")
+            command()
     assert not (tmp_path / "out").exists()
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments.cut_results import output_errors
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 
@@ -49,20 +49,19 @@ def test_where_the_metric_is_such_a_product_no_cut_of_two_cores_is_better():
 
 
 def test_the_program_writes_a_record_of_all_matrices(tiny_light_runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["legwise.py", *map(str, tiny_light_runs), "--out", str(tmp_path / "record.json")])
+    monkeypatch.setattr(sys, "argv", ["legwise.py", *map(str, tiny_light_runs), "--out", str(tmp_path)])
     legwise.main()
-    record = json.loads((tmp_path / "record.json").read_text())
+    points = records.read_points(tmp_path / "record.jsonl")
     assert capsys.readouterr().out.count("mean error of the outputs") == 6
-    ways = {way: [p["error"] for p in record["points"] if p["way"] == way] for way in ("plain", "legwise", "fitted")}
-    assert {len(errors) for errors in ways.values()} == {2 * 2 * 13}
-    assert np.mean(ways["fitted"]) < np.mean(ways["plain"]) < 1
-    for row in record["summary"]:
-        chosen = [p["error"] for p in record["points"] if (p["ratio"], p["way"]) == (row["ratio"], row["way"])]
-        assert row["error"] == pytest.approx(np.mean(chosen))
-        assert len(row["seeds"]) == 2
+    assert {len(point["result"]["errors"]) for point in points} == {13}
+    ways = {row["way"]: row["error"] for row in output_errors(points) if row["ratio"] == 0.4}
+    assert ways["fitted"] < ways["plain"] < 1
 
 
 def test_the_shipped_record_is_of_the_runs_of_the_other_one():
-    shipped, other = records.shipped("legwise"), records.shipped("truncate")
-    assert {p["seed"] for p in shipped["points"]} == {config["seed"] for config in other["configs"]}
-    assert legwise.summary(shipped["points"]) == shipped["summary"]
+    shipped, other = records.shipped_points("legwise"), records.shipped_points("cuts")
+    seeds = {point["setting"]["seed"] for point in other if point["stage"] == "uncut"}
+    assert {point["setting"]["seed"] for point in shipped} == seeds
+    assert {(p["setting"]["ratio"], p["setting"]["way"]) for p in shipped} == {
+        (ratio, way) for ratio in legwise.RATIOS for way in legwise.WAYS
+    }

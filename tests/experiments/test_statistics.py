@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -78,3 +79,80 @@ def test_the_interval_of_a_correlation_is_fishers():
 def test_predictions_that_are_no_numbers_are_refused():
     with pytest.raises(ValueError, match="predictions must be finite, 2 of 3 are not"):
         measure(["pearson"], [1.0, 2.0, 3.0], [np.nan, np.inf, 1.0])
+
+
+def test_wilson_interval_against_its_formula():
+    n, correct, z = 500, 390, 1.959963984540054
+    p = correct / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    np.testing.assert_allclose(statistics.wilson_interval(correct, n), (centre - half, centre + half))
+
+
+def test_the_interval_over_seeds_is_students():
+    values = np.array([0.1, 0.4, 0.7, 1.2])
+    found = statistics.over_seeds(values)
+    half = 3.182446305 * np.sqrt(((values - values.mean()) ** 2).sum() / 3 / 4)  # t of 3 degrees of freedom, 97.5 %
+    assert found["mean"] == pytest.approx(0.6)
+    assert found["interval"] == pytest.approx([0.6 - half, 0.6 + half])
+    assert found["seeds"] == 4
+
+
+def test_a_single_seed_has_no_interval_and_none_is_refused():
+    assert statistics.over_seeds([0.5]) == {"mean": 0.5, "interval": None, "seeds": 1}
+    for values in ([], [np.nan, 1.0], [[1.0, 2.0]]):
+        with pytest.raises(ValueError, match="needs a finite figure for each"):
+            statistics.over_seeds(values)
+
+
+def test_the_interval_holds_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(2000):
+        low, high = statistics.over_seeds(rng.normal(3, 2, size=3))["interval"]
+        held += low < 3 < high
+    assert 0.935 < held / 2000 < 0.965
+
+
+@pytest.mark.parametrize(("n", "spread"), [(3, 1.15), (5, 1.15), (10, 2.0)])
+def test_the_power_is_how_often_equal_methods_are_shown_to_be_equal(n, spread):
+    rng = np.random.default_rng(1)
+    draws = [statistics.over_seeds(rng.normal(0, spread, size=n))["interval"][0] > -2 for _ in range(4000)]
+    assert statistics.power(n, spread, 2.0) == pytest.approx(np.mean(draws), abs=0.025)
+
+
+def test_the_seeds_needed_are_the_fewest():
+    for spread, margin, wanted in ((1.15, 2.0, 0.8), (2.55, 2.0, 0.8), (1.0, 1.0, 0.95)):
+        n = statistics.seeds_needed(spread, margin, wanted)
+        assert statistics.power(n, spread, margin) >= wanted
+        assert n == 2 or statistics.power(n - 1, spread, margin) < wanted
+    assert statistics.seeds_needed(0.01, 2.0) == 2
+
+
+@pytest.mark.parametrize("arguments", [(1, 1.0, 1.0), (3, 0.0, 1.0), (3, 1.0, 0.0), (3, -1.0, 1.0), (3, 1.0, -1.0)])
+def test_power_without_seeds_spread_or_margin_is_refused(arguments):
+    with pytest.raises(ValueError, match="power needs two seeds, a spread and a margin above 0"):
+        statistics.power(*arguments)
+    with pytest.raises(ValueError, match=r"a power lies between 0 and 1, got 1\.0"):
+        statistics.seeds_needed(1.0, 1.0, 1.0)
+
+
+def test_the_auc_counts_pairs_in_order():
+    scores = RNG.normal(size=60) + TRUTH[:60]
+    truth = TRUTH[:60]
+    pairs = [(a > b) + (a == b) / 2 for a in scores[truth == 1] for b in scores[truth == 0]]
+    assert statistics.auc(truth, scores) == pytest.approx(np.mean(pairs))
+    assert statistics.auc(truth, scores + 100) == statistics.auc(truth, scores)
+    assert statistics.auc([0, 1], [1.0, 1.0]) == 0.5
+    assert statistics.auc([0, 1], [1.0, 2.0]) == 1
+    for wrong in (([1, 1], [0.1, 0.2]), ([0, 1, 2], [1, 2, 3]), ([0, 1], [np.nan, 1])):
+        with pytest.raises(ValueError, match="an AUC needs the classes 0 and 1 and finite scores"):
+            statistics.auc(*wrong)
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 500])
+def test_which_sentences_were_right_survives_the_record(n):
+    right = np.random.default_rng(n).random(n) < 0.7
+    part = json.loads(json.dumps(statistics.score(right)))
+    assert np.array_equal(statistics.correct_sentences(part), right)
+    assert part["accuracy"] == right.mean()

@@ -149,11 +149,15 @@ def environment() -> dict[str, str]:
 
 
 def test_a_disk_that_fills_stops_the_study_and_keeps_every_whole_point(made, tmp_path):
-    points, out = made
-    lines = (out / RECORD).read_bytes().splitlines(keepends=True)
-    room = len(lines[0]) + len(lines[1]) + 150
-    command = [sys.executable, "-c", FULL_DISK, tmp_path / "small", str(room)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    points, _ = made
+
+    def with_room(name: str, room: int) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", FULL_DISK, tmp_path / name, f"{room:08}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+
+    assert with_room("large", 10**7).returncode == 0
+    first, second, third, *_ = (tmp_path / "large" / RECORD).read_bytes().splitlines(keepends=True)
+    done = with_room("small", len(first) + len(second) + len(third) // 2)
     assert "OSError: a point could not be written to" in done.stderr
     kept = records.read_points(tmp_path / "small" / RECORD)
     assert results(kept) == results(points[:2])
@@ -172,7 +176,7 @@ def test_processes_give_the_same_values_also_when_workers_are_killed(made, tmp_p
 
 def test_workers_that_die_again_and_again_end_the_study(tmp_path):
     (tmp_path / "marks").mkdir()
-    with pytest.raises(OSError, match=r"workers died 4 times in a row, .*take fewer --workers, then --resume"):
+    with pytest.raises(OSError, match=r"workers died 4 times at the point .*take fewer --workers, then --resume"):
         run(study(marks=tmp_path / "marks", deaths=99), tmp_path / "out", workers=2, progress=False)
     assert len(records.read_points(tmp_path / "out" / RECORD)) >= 4
 

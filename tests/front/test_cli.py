@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mpo_tutorial.experiments.glue import GLUE
-from mpo_tutorial.experiments.records import write_record
+from mpo_tutorial.experiments.records import read_points, write_record
 
 COMMAND = Path(sys.executable).with_name("mpo-tutorial")
 QUICK = ("--learning-rate", "0.02", "--device", "cpu")
@@ -118,7 +118,7 @@ def test_demo_end_to_end(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
     record = json.loads((out / "record.json").read_text())
     assert (out / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
     assert b"Two panels" in (out / "tradeoff.png").read_bytes()
-    assert [row["method"] for row in record["table"]] == ["light, this run", "full, this run"]
+    assert re.search(r"light, this run .*\n *full, this run ", done.stdout)
     bonds = [point["max_bond"] for point in record["curve"]]
     assert bonds == sorted(bonds, reverse=True)
     assert len(bonds) > 3
@@ -140,7 +140,7 @@ def test_demo_on_other_data_does_not_borrow_the_record(mpo_tutorial_command, tmp
     assert done.returncode == 0, done.stderr
     assert "add --baseline live" in " ".join(done.stdout.split())
     record = json.loads((tmp_path / "runs/demo/record.json").read_text())
-    assert len(record["table"]) == 1
+    assert "full" not in done.stdout.split("to store")[1].split("No full fine-tuning")[0]
     assert record["ledger"]["largest_error"] > 0.1
 
 
@@ -241,7 +241,7 @@ def test_report_prints_the_shipped_comparison(mpo_tutorial_command, tmp_path):
     done = mpo_tutorial_command("report", cwd=tmp_path)
     assert done.returncode == 0
     assert "light fine-tuning" in done.stdout
-    assert "95 % interval" in done.stdout
+    assert "Intervals are Student's t over the seeds" in " ".join(done.stdout.split())
 
 
 def test_what_stops_the_last_run_is_refused_before_the_first(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
@@ -249,15 +249,56 @@ def test_what_stops_the_last_run_is_refused_before_the_first(mpo_tutorial_comman
     assert made.returncode == 0, made.stderr
     for options, message in (
         (["compare", "--model", "small"], "full fine-tuning is for the dense model"),
-        (["truncate", "--model", "small", "--train-size", 96], "word_embeddings is an MPO already"),
-        (["truncate", "--model", tiny_model], "give a smaller --train-size"),
+        (["cuts", "--model", "small", "--train-size", 96], "word_embeddings is an MPO already"),
+        (["cuts", "--model", tiny_model], "give a smaller --train-size"),
     ):
         command = [*options, "--task", tiny_task, "--out", "run"]
         assert message in refusal(mpo_tutorial_command(*command, cwd=tmp_path))
         assert not list((tmp_path / "run").iterdir())
 
 
-def test_truncate_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
+@pytest.mark.parametrize(("old", "new"), [("tradeoff", "cuts"), ("truncate", "cuts")])
+def test_an_old_command_answers_with_the_new_one(mpo_tutorial_command, tmp_path, old, new):
+    for arguments in ((old,), (old, "--run", "runs/demo/light", "--anything")):
+        assert f"the command {old} is now {new}" in refusal(mpo_tutorial_command(*arguments, cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_is_resumed_shared_and_refused(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
+    options = [
+        "compare",
+        "--model",
+        tiny_model,
+        "--task",
+        tiny_task,
+        "--train-size",
+        40,
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+    ]
+    first = mpo_tutorial_command(*options, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    path = tmp_path / "runs/compare/record.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 10 + 6
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
+    again = mpo_tutorial_command(*options, "--resume", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "was cut off; its point is made again" in " ".join(again.stdout.split())
+    assert path.read_bytes().startswith(b"".join(lines[:-1]))
+    other = mpo_tutorial_command(*options, "--seed", 1, cwd=tmp_path)
+    assert "No such option: --seed" in refusal(other)
+    larger = [*options[:-4], "--epochs", 2, "--resume"]
+    assert "give the same options, or leave out --resume" in refusal(mpo_tutorial_command(*larger, cwd=tmp_path))
+    nobody = mpo_tutorial_command(
+        *options, "--resume", "--scheduler", "tcp://127.0.0.1:1", "--out", "new", cwd=tmp_path
+    )
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in refusal(nobody)
+
+
+def test_cuts_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
     options = [
         "--model",
         tiny_model,
@@ -272,14 +313,18 @@ def test_truncate_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tin
         "--device",
         "cpu",
     ]
-    first = mpo_tutorial_command("truncate", *options, cwd=tmp_path)
+    first = mpo_tutorial_command("cuts", *options, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    record = json.loads((tmp_path / "runs/truncate/record.json").read_text())
-    assert record["kind"] == "degradation"
-    assert record["summary"][0]["way"] == "uncut"
+    points = read_points(tmp_path / "runs/cuts/record.jsonl")
+    assert {point["study"] for point in points} == {"cuts"}
+    assert list(dict.fromkeys(point["stage"] for point in points)) == ["uncut", "bonds", "ratios"]
     assert re.search(r"attention +0\.4 +fitted +\d", first.stdout)
+    same = mpo_tutorial_command("cuts", "--run", "runs/cuts/seed-0", "--out", "again", cwd=tmp_path)
+    assert same.returncode == 0, same.stderr
+    again = read_points(tmp_path / "again/record.jsonl")
+    assert [(p["setting"], p["result"]) for p in again] == [(p["setting"], p["result"]) for p in points]
     assert "seeds is an integer of at least 1, got 0" in refusal(
-        mpo_tutorial_command("truncate", "--seeds", 0, cwd=tmp_path)
+        mpo_tutorial_command("cuts", "--seeds", 0, cwd=tmp_path)
     )
 
 

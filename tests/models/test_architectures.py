@@ -36,10 +36,10 @@ def logits(model) -> torch.Tensor:
 
 @pytest.fixture
 def make(tiny_config):
-    def make(model_type="bert", auto=AutoModelForSequenceClassification, which=("all",), n_cores=3, **options):
+    def make(model_type="bert", auto=AutoModelForSequenceClassification, matrices="all", n_cores=3, **options):
         torch.manual_seed(0)
         model = auto.from_config(tiny_config(model_type, **options))
-        decompose(model, n_cores, max_bond=6, which=which)
+        decompose(model, n_cores, max_bond=6, matrices=matrices)
         return model
 
     return make
@@ -77,7 +77,7 @@ def test_hidden_states_are_returned_as_before(tiny_model):
 
 def test_the_embedded_model_round_trips(tmp_path):
     model, tokenizer = load("minilm", 2, seed=0)
-    decompose(model, which=["attention", "embedding"], max_bond=16)
+    decompose(model, matrices="attention, embedding", max_bond=16)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     loaded, again = load(str(tmp_path), 2, seed=1)
@@ -104,7 +104,7 @@ def test_an_encoder_gets_a_new_head_and_a_tied_output_layer(make, tmp_path):
     model.save_pretrained(tmp_path)
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
     assert classifier.classifier.out_features == 5
-    make(which=["embedding"]).save_pretrained(tmp_path / "classifier")
+    make(matrices="embedding").save_pretrained(tmp_path / "classifier")
     masked = AutoModelForMaskedLM.from_pretrained(tmp_path / "classifier")
     assert isinstance(masked.get_input_embeddings(), MPOEmbedding)
     torch.testing.assert_close(masked.get_output_embeddings().weight, masked.get_input_embeddings().matrix())
@@ -155,7 +155,7 @@ def test_an_mpo_embedding_keeps_its_words(make):
     with pytest.raises(ValueError, match="an MPO embedding keeps its 97 words, got 99"):
         model.resize_token_embeddings(99)
     assert model.resize_token_embeddings(97) is model.get_input_embeddings()
-    assert make(which=["attention"]).resize_token_embeddings(99).num_embeddings == 99
+    assert make(matrices="attention").resize_token_embeddings(99).num_embeddings == 99
 
 
 def test_a_decompressed_model_is_read_without_this_package(make, tmp_path):

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mpo_tutorial.models.convert import count, decompose, decompress, freeze
-from mpo_tutorial.models.families import USUAL_PARTS
+from mpo_tutorial.models.families import USUAL
 from mpo_tutorial.models.layers import MPOLinear, cached, mpo_layers
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.truncation import truncate
@@ -152,9 +152,9 @@ def test_an_encoder_with_tensors_missing_or_of_another_shape_is_refused(tiny_mod
             load(str(folder), 2, seed=0)
 
 
-@pytest.mark.parametrize(("which", "dense"), [(USUAL_PARTS, False), (USUAL_PARTS, True), (["all"], True)])
-def test_exported_a_model_computes_the_same(tiny, which, dense):
-    decompose(tiny, which=which, max_bond=5)
+@pytest.mark.parametrize(("matrices", "dense"), [(USUAL, False), (USUAL, True), ("all", True)])
+def test_exported_a_model_computes_the_same(tiny, matrices, dense):
+    decompose(tiny, matrices=matrices, max_bond=5)
     model = decompress(tiny) if dense else tiny
     ids = torch.tensor([[101, 3, 2045, 102], [101, 9, 8, 102]])
     with torch.no_grad():

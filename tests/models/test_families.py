@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from mpo_tutorial.models.convert import count, decompose, decompress, freeze, outline
-from mpo_tutorial.models.families import KINDS, KNOWN, PARTS, config_by_name, matrices, place
+from mpo_tutorial.models.families import KINDS, KNOWN, PARTS, config_by_name, dense_matrices, place
 from mpo_tutorial.models.layers import MPOEmbedding, MPOLinear, TiedLinear, mpo_layers
 
 IDS = torch.tensor([[5, 9, 96, 1, 1], [7, 0, 3, 4, 8]])
@@ -66,17 +66,17 @@ def test_all_means_every_matrix_of_the_encoder(tiny_config, model_type):
         if isinstance(module, nn.Linear) and not re.match("classifier|pre_classifier", name)
     }
     embedding = {f"{model.base_model_prefix}.embeddings.word_embeddings"}
-    assert {name for name, _ in matrices(model, ["all"])} == dense | embedding
-    usual = {name for name, _ in matrices(model)}
+    assert {name for name, _ in dense_matrices(model, "all")} == dense | embedding
+    usual = {name for name, _ in dense_matrices(model)}
     assert usual == {name for name in dense if place(name).part != "projection"}
 
 
 def test_matrices_are_chosen_by_part_by_kind_and_by_pattern(tiny_config):
     model = classifier(tiny_config("bert"))
-    assert {place(name).kind for name, _ in matrices(model, ["attention"])} == set(KINDS[:4])
-    assert len(list(matrices(model, ["query", "feed-forward out"]))) == 2 * 2
-    assert {place(name).layer for name, _ in matrices(model, ["*.layer.1.*"])} == {1}
-    assert len(list(matrices(model, ["*.layer.1.*", "pooler"]))) == 6 + 1
+    assert {place(name).kind for name, _ in dense_matrices(model, "attention")} == set(KINDS[:4])
+    assert len(list(dense_matrices(model, "query, feed-forward out"))) == 2 * 2
+    assert {place(name).layer for name, _ in dense_matrices(model, "*.layer.1.*")} == {1}
+    assert len(list(dense_matrices(model, "*.layer.1.*, pooler"))) == 6 + 1
 
 
 @pytest.mark.parametrize("make", [classifier, masked])
@@ -84,7 +84,7 @@ def test_matrices_are_chosen_by_part_by_kind_and_by_pattern(tiny_config):
 def test_full_bonds_change_nothing_and_decompress_gives_the_plain_model_back(tiny_config, model_type, make):
     dense = make(tiny_config(model_type))
     mpo = copy.deepcopy(dense)
-    decompose(mpo, n_cores=3, which=["all"])
+    decompose(mpo, n_cores=3, matrices="all")
     plain = decompress(mpo)
     assert type(plain) is type(dense)
     assert type(plain.config) is type(dense.config)
@@ -104,7 +104,7 @@ def test_full_bonds_change_nothing_and_decompress_gives_the_plain_model_back(tin
 def test_tied_embeddings_stay_tied(tiny_config, model_type):
     model = masked(tiny_config(model_type))
     dense = count(model)
-    ledger = decompose(model, n_cores=3, which=["embedding"])
+    ledger = decompose(model, n_cores=3, matrices="embedding")
     assert count(model) == dense + ledger.total - ledger.dense, "the table is counted once"
     embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
     assert isinstance(embedding, MPOEmbedding)
@@ -124,7 +124,7 @@ def test_tied_embeddings_stay_tied(tiny_config, model_type):
 def test_gradients_of_a_tied_table_come_from_both_ends(tiny_config):
     model = masked(tiny_config("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
     plain = copy.deepcopy(model)
-    decompose(model, n_cores=3, which=["embedding"])
+    decompose(model, n_cores=3, matrices="embedding")
     embedding = model.get_input_embeddings()
     loss = model(IDS, labels=IDS).loss
     loss.backward()
@@ -168,11 +168,11 @@ def test_a_module_with_two_names_is_swapped_under_both(tiny_config):
 def test_ledger_of_albert_is_the_papers():
     """Liu et al. 2021: 11.85 M in the listed matrices, 0.94 M auxiliary; 12.7 M in all, 1.2 M of them trained."""
     model = outline(config_by_name("albert-base-v2"))
-    ledger = decompose(model, which=["embedding", "attention", "feed-forward"])
+    ledger = decompose(model, matrices="embedding, attention, feed-forward")
     assert (round(ledger.dense / 1e6, 2), round(ledger.total / 1e6, 2)) == (10.92, 11.85)
     assert round(ledger.auxiliary / 1e6, 2) == 0.94
     model = outline(config_by_name("albert-base-v2"))
-    ledger = decompose(model, which=["embedding", "attention", "feed-forward", "pooler"])
+    ledger = decompose(model, matrices="embedding, attention, feed-forward, pooler")
     assert ledger.auxiliary == 1_010_164
     assert ledger.largest_error is None
     freeze(model, "all")
@@ -194,11 +194,11 @@ def test_an_outline_has_the_ledger_of_the_model_itself(tiny_config):
     config = tiny_config("mobilebert")
     before = config.to_dict()
     with_weights, without = (
-        decompose(model, n_cores=3, max_bond=4, which=["all"]) for model in (classifier(config), outline(config))
+        decompose(model, n_cores=3, max_bond=4, matrices="all") for model in (classifier(config), outline(config))
     )
     assert config.to_dict() == before
     model = outline(config)
-    decompose(model, n_cores=3, which=["all"])
+    decompose(model, n_cores=3, matrices="all")
     assert all(tensor.is_meta for tensor in model.state_dict().values())
     for row, other in zip(with_weights.rows, without.rows, strict=True):
         assert (row.name, row.bonds, row.central, row.auxiliary) == (
@@ -219,12 +219,12 @@ def test_what_has_no_matrix_to_decompose_is_refused(tiny_config):
         decompose(GPT2Model(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1, n_positions=8)))
     model = classifier(tiny_config("distilbert"))
     with pytest.raises(ValueError, match=r"among pooler in DistilBert.*; it has distilbert.embeddings.word_embeddings"):
-        decompose(model, which=["pooler"])
+        decompose(model, matrices="pooler")
     with pytest.raises(ValueError, match=r"no matrix has a name like '\*.layer.9.\*'; there are distilbert"):
-        decompose(model, which=["attention", "*.layer.9.*"])
+        decompose(model, matrices="attention, *.layer.9.*")
     known = ", ".join((*PARTS, *KINDS))
     with pytest.raises(ValueError, match=f"matrices are named by all, {known}, or by a pattern such .*, got 'querry'"):
-        decompose(model, which=["querry"])
+        decompose(model, matrices="querry")
     assert not mpo_layers(model)
     with pytest.raises(ValueError, match="there is nothing to decompress"):
         decompress(model)
@@ -233,9 +233,9 @@ def test_what_has_no_matrix_to_decompose_is_refused(tiny_config):
 def test_a_matrix_is_chosen_by_its_whole_name_too(tiny_config):
     model = outline(tiny_config("bert"))
     name = "bert.encoder.layer.1.attention.self.key"
-    assert [found for found, _ in matrices(model, [name])] == [name]
+    assert [found for found, _ in dense_matrices(model, name)] == [name]
     with pytest.raises(ValueError, match=r"no matrix has a name like 'bert\.encoder\.layer\.7'; there are bert"):
-        list(matrices(model, ["bert.encoder.layer.7"]))
+        list(dense_matrices(model, "bert.encoder.layer.7"))
 
 
 def test_attention_to_an_encoder_is_attention():

@@ -16,10 +16,11 @@ from mpo_tutorial.course.figures import draw_ledger
 from mpo_tutorial.experiments.compress import save_compressed
 from mpo_tutorial.experiments.finetune import locked
 from mpo_tutorial.models.convert import count, outline
-from mpo_tutorial.models.families import PAPERS_PARTS
+from mpo_tutorial.models.families import PAPERS
 from mpo_tutorial.models.layers import mpo_layers
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.look import look_at
+from mpo_tutorial.models.truncation import Cut
 
 
 def test_a_config_is_enough(tiny_config, tmp_path):
@@ -38,9 +39,9 @@ def test_a_config_is_enough(tiny_config, tmp_path):
 def test_parts_of_a_view_are_counted_like_models_of_their_own(tiny_config, tmp_path):
     tiny_config("mobilebert").save_pretrained(tmp_path)
     path = str(tmp_path / "config.json")
-    everything = look_at(path, n_cores=3, which=["all"])
-    for parts in (PAPERS_PARTS, ["attention"]):
-        some, alone = everything.only(parts), look_at(path, n_cores=3, which=parts)
+    everything = look_at(path, n_cores=3, matrices="all")
+    for parts in (PAPERS, "attention"):
+        some, alone = everything.only(parts), look_at(path, n_cores=3, matrices=parts)
         assert (some.total, some.auxiliary, some.everything) == (alone.total, alone.auxiliary, alone.everything)
         assert some.cells() == alone.cells()
 
@@ -55,7 +56,7 @@ def test_the_picture_has_a_bar_for_every_matrix(tiny_model, tmp_path):
     path = draw_ledger(view, tmp_path)
     assert path.name.startswith("ledger-")
     height = imread(path).shape[0]
-    some = look_at(tiny_model, n_cores=3, which=["pooler"])
+    some = look_at(tiny_model, n_cores=3, matrices="pooler")
     assert height - imread(draw_ledger(some, tmp_path)).shape[0] > 20 * (len(view.ledger.rows) - 1)
 
 
@@ -67,8 +68,8 @@ def test_kinds_of_all_layers_add_up(tiny_model):
 
 
 def test_a_compressed_model_is_looked_at_as_it_is(tiny_model, tmp_path):
-    save_compressed(tiny_model, tmp_path, n_cores=3, which=["attention"], limits={"max_bond": 4})
-    dense = look_at(tiny_model, n_cores=3, max_bond=4, which=["attention"])
+    save_compressed(tiny_model, tmp_path, n_cores=3, matrices="attention", cut=Cut(max_bond=4))
+    dense = look_at(tiny_model, n_cores=3, max_bond=4, matrices="attention")
     for path in (tmp_path, tmp_path / "config.json"):
         view = look_at(str(path))
         assert view.cells()[1:] == dense.cells()[1:]
@@ -84,7 +85,7 @@ def test_one_at_a_time_saves_to_a_folder(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("limit", [{"max_bond": 4}, {"cutoff": 0.1}, {"ratio": 0.5}, {"n_params": 5000}, {}])
 def test_the_folder_of_a_compressed_model_is_loaded_again(tiny_model, tmp_path, limit):
-    ledger = save_compressed(tiny_model, tmp_path, n_cores=3, which=["attention"], limits=limit)
+    ledger = save_compressed(tiny_model, tmp_path, n_cores=3, matrices="attention", cut=Cut(**limit) if limit else None)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert sum(layer.mpo.n_params for layer in mpo_layers(model)) == ledger.total
     assert (ledger.largest_error > 0.05) == bool(limit)
@@ -92,7 +93,7 @@ def test_the_folder_of_a_compressed_model_is_loaded_again(tiny_model, tmp_path, 
 
 def test_a_fitted_cut_is_further_from_the_weights(tiny_model, tiny_task, tmp_path):
     plain, fitted = (
-        save_compressed(tiny_model, tmp_path / out, limits={"ratio": 0.5}, fit_to=task)
+        save_compressed(tiny_model, tmp_path / out, cut=Cut(ratio=0.5), fit_to=task)
         for out, task in (("plain", None), ("fitted", tiny_task))
     )
     assert fitted.total == plain.total
@@ -125,8 +126,8 @@ def test_the_head_that_a_model_has_is_kept(tiny_config, tiny_model, tmp_path, au
     with pytest.raises(ValueError, match=r"small is compressed, with 3 cores an MPO: leave out --matrices and --cores"):
         save_compressed(str(tmp_path / "small"), tmp_path / "smaller", n_cores=5)
     with pytest.raises(ValueError, match="small is compressed"):
-        save_compressed(str(tmp_path / "small"), tmp_path / "smaller", which=["query"])
-    save_compressed(str(tmp_path / "small"), tmp_path / "smaller", limits={"max_bond": 3})
+        save_compressed(str(tmp_path / "small"), tmp_path / "smaller", matrices="query")
+    save_compressed(str(tmp_path / "small"), tmp_path / "smaller", cut=Cut(max_bond=3))
     assert max(max(layer.mpo.bonds) for layer in mpo_layers(auto.from_pretrained(tmp_path / "smaller"))) == 3
 
 

@@ -43,10 +43,10 @@ def to_disk(model, folder):
 
 @pytest.fixture
 def make(tiny_config):
-    def make(which=("attention", "feed-forward", "pooler"), auto=AutoModelForSequenceClassification, **options):
+    def make(matrices="attention, feed-forward, pooler", auto=AutoModelForSequenceClassification, **options):
         torch.manual_seed(0)
         model = auto.from_config(tiny_config("bert", initializer_range=0.2))
-        decompose(model, 3, which=which, **options)
+        decompose(model, 3, matrices=matrices, **options)
         return model
 
     return make
@@ -57,9 +57,9 @@ offloads = pytest.mark.parametrize("offload", [by_device_map, all_on_disk, to_cp
 
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")  # it asks for memory
 @offloads
-@pytest.mark.parametrize("which", [("attention", "feed-forward", "pooler"), ("all",)])
-def test_an_offloaded_model_computes_the_same_at_each_call(make, tmp_path, offload, which):
-    model = make(which)
+@pytest.mark.parametrize("matrices", ["attention, feed-forward, pooler", "all"])
+def test_an_offloaded_model_computes_the_same_at_each_call(make, tmp_path, offload, matrices):
+    model = make(matrices)
     expected = logits(model)
     offloaded = offload(model, tmp_path)
     assert any(p.is_meta for p in offloaded.parameters())
@@ -75,7 +75,7 @@ def test_an_offloaded_model_computes_the_same_at_each_call(make, tmp_path, offlo
 
 @pytest.mark.parametrize("offload", [to_cpu, to_disk])
 def test_a_tied_output_layer_computes_the_same_too(make, tmp_path, offload):
-    model = make(("embedding",), AutoModelForMaskedLM)
+    model = make("embedding", AutoModelForMaskedLM)
     expected = logits(model)
     offloaded = offload(model, tmp_path)
     for _ in range(2):
@@ -84,7 +84,7 @@ def test_a_tied_output_layer_computes_the_same_too(make, tmp_path, offload):
 
 @offloads
 def test_offloaded_cores_are_read_frozen_and_cut(make, tmp_path, offload):
-    model = make(("all",))
+    model = make("all")
     offloaded = offload(model, tmp_path)
     for layer, same in zip(mpo_layers(offloaded), mpo_layers(model), strict=True):
         assert torch.equal(layer.mpo.to_matrix(), same.mpo.to_matrix())

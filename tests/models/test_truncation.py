@@ -59,7 +59,7 @@ def test_a_total_is_shared_out_as_the_budget_says_and_a_ratio_above_one_cuts_not
     assert [mpo.bonds for mpo in mpos(model).values()] == [mpo.bonds for mpo in before.values()]
     spectra = {name: Spectra.of(mpo.to_matrix(), mpo.shape) for name, mpo in before.items() if "attention" in name}
     total = sum(mpo.n_params for name, mpo in before.items() if name in spectra) // 2
-    truncate(model, n_params=total, part="attention")
+    truncate(model, n_params=total, matrices="attention")
     after = mpos(model)
     assert sum(after[name].n_params for name in spectra) <= total
     assert {name: after[name].bonds for name in spectra} == allocate(spectra, n_params=total).bonds
@@ -105,7 +105,7 @@ def test_only_cores_and_biases_of_the_part_change_and_what_is_frozen_stays_so(ti
     model, tokenizer = tiny
     moments = input_moments(model, tokenizer, SENTENCES, max_length=16)
     before = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
-    truncate(model, max_bond=4, part="attention", moments=moments)
+    truncate(model, max_bond=4, matrices="attention", moments=moments)
     changed = set()
     for name, p in model.named_parameters():
         assert p.requires_grad == before[name][1]
@@ -136,11 +136,14 @@ def test_embeddings_are_cut_the_plain_way_and_half_precision_is_fitted(tiny):
         ({}, "give exactly one of max_bond, cutoff, ratio, n_params, got none"),
         ({"max_bond": 3, "ratio": 0.5}, r"give exactly one of .*, got \{'max_bond': 3, 'ratio': 0.5\}"),
         ({"ratio": 0.01}, r"the ratio cannot be below 0\.\d+ for bert\.encoder.*, with all bonds at 1, got 0\.01"),
-        ({"ratio": float("nan")}, r"the ratio cannot be below .*, got nan"),
-        ({"n_params": 100}, r"n_params cannot be below \d+ for these matrices, got 100"),
-        ({"max_bond": 0}, "a bond dimension is a positive integer, got 0"),
+        ({"ratio": float("inf")}, "a ratio is a finite number above 0, got inf"),
         ({"cutoff": 1.0}, r"a cutoff lies in \[0, 1\), got 1\.0"),
-        ({"max_bond": 3, "part": "tail"}, "part is one of all, .*, got 'tail'"),
+        ({"n_params": 2.5}, r"n_params is an integer of at least 1, got 2\.5"),
+        ({"ratio": float("nan")}, r"a ratio is a finite number above 0, got nan"),
+        ({"n_params": 100}, r"n_params cannot be below \d+ for these matrices, got 100"),
+        ({"max_bond": 0}, "max_bond is an integer of at least 1, got 0"),
+        ({"cutoff": 1.0}, r"a cutoff lies in \[0, 1\), got 1\.0"),
+        ({"max_bond": 3, "matrices": "tail"}, "matrices are named by all, .*, got 'tail'"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_cut(tiny, options, message):
@@ -154,7 +157,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_cut(tiny, options, message):
 def test_a_dense_model_and_moments_of_another_are_refused(tiny, tiny_model):
     model, tokenizer = tiny
     moments = input_moments(model, tokenizer, SENTENCES[:1], max_length=16)
-    with pytest.raises(ValueError, match="the model has no MPO layer in the part 'all'"):
+    with pytest.raises(ValueError, match="the model has no MPO layer among 'all'"):
         truncate(load(tiny_model, 2, seed=0)[0], max_bond=3)
     name, other = next(iter(moments)), moments["bert.encoder.layer.0.output.dense"]
     for wrong, message in (({"head": other}, "no such MPOLinear"), ({name: other}, "with 60 inputs, the model 24")):

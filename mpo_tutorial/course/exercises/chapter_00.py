@@ -2,13 +2,14 @@
 
 from mpo_tutorial.course.exercises import Exercise
 from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments.cut_results import summarise
 
 SIZES = (36, 9216, 147456, 9216, 36)
 LIMIT = 0.025
 
 
 def smallest_bond() -> int:
-    points = [point for point in records.shipped("tradeoff")["points"] if point["part"] == "all"]
+    points = [point for point in summarise(records.shipped_points("cuts"))["bonds"] if point["part"] == "all"]
     uncut = max(points, key=lambda point: point["max_bond"])["validation"]["accuracy"]
     return min(point["max_bond"] for point in points if uncut - point["validation"]["accuracy"] <= LIMIT)
 
@@ -44,7 +45,8 @@ EXERCISES = (
         answer=smallest_bond,
         solution=(
             '# Move the slider with "all" chosen, and note the accuracies: the first less 2.5 points is the limit.\n'
-            'points = [p for p in mt.shipped("tradeoff")["points"] if p["part"] == "all"]\n'
+            'record = mt.cut_results.summarise(mt.shipped_points("cuts"))\n'
+            'points = [p for p in record["bonds"] if p["part"] == "all"]\n'
             'uncut = points[0]["validation"]["accuracy"]\n'
             'min(p["max_bond"] for p in points if uncut - p["validation"]["accuracy"] <= 0.025)'
         ),
