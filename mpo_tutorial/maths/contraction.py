@@ -24,8 +24,9 @@ def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0)) -> Tens
     middle = len(cores) // 2
     left, centre = merge(cores[:middle]), cores[middle]
     right = merge(cores[middle + 1 :]) if len(cores) > 2 else centre.new_ones(1, 1, 1, 1)
-    left_first, right_first = _orders(left.shape, centre.shape, right.shape, frozen_centre=True)
-    parts = (_joined(left, centre), right) if left_first < right_first else (left, _joined(centre, right))
+    lefts, rights = math.prod(left.shape[:-1]), math.prod(right.shape[1:])
+    left_first = _left_first(lefts, centre.shape, rights)
+    parts = (_joined(left, centre), right) if left_first else (left, _joined(centre, right))
     # Reshaped, not indexed: the gradient of an index fills a tensor with zeros first.
     blocks = _joined(*parts).flatten(0, 1).flatten(-2)  # in, out of the left side, of the centre, of the right side
     matrix = blocks.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
@@ -33,7 +34,7 @@ def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0)) -> Tens
 
 
 def multiplications(shape: Shape, bonds: Sequence[int], frozen_centre: bool = True) -> int:
-    """What `contract` and its gradients multiply, in the cheaper order; merging the few cores of a side is left out.
+    """What `contract` and its gradients multiply, in the order that it takes; merging the few cores of a side is left out.
 
     Two products join left side, central core and right side. Each is done once forward and once for the gradient of
     each of its factors, except that of a frozen central core.
@@ -50,15 +51,23 @@ def multiplications(shape: Shape, bonds: Sequence[int], frozen_centre: bool = Tr
     """
     c, ends = shape.central, (1, *shape.one_for_each(bonds), 1)
     pairs = shape.pairs
-    left = (math.prod(pairs[:c]), ends[c])
-    right = (ends[c + 1], math.prod(pairs[c + 1 :]))
-    return min(_orders(left, (ends[c], pairs[c], ends[c + 1]), right, frozen_centre))
+    sizes = math.prod(pairs[:c]), (ends[c], pairs[c], ends[c + 1]), math.prod(pairs[c + 1 :])
+    left_first, right_first = _orders(*sizes, frozen_centre)
+    return left_first if _left_first(*sizes) else right_first
 
 
-def _orders(left: Sequence[int], centre: Sequence[int], right: Sequence[int], frozen_centre: bool) -> tuple[int, int]:
-    """Multiplications, gradients included, if the central core meets the left side first, and if the right side."""
+def _left_first(lefts: int, centre: Sequence[int], rights: int) -> bool:
+    """Whether the central core meets the left side first: where that is cheaper in light fine-tuning."""
+    left_first, right_first = _orders(lefts, centre, rights, frozen_centre=True)
+    return left_first < right_first
+
+
+def _orders(lefts: int, centre: Sequence[int], rights: int, frozen_centre: bool) -> tuple[int, int]:
+    """Multiplications, gradients included, if the central core meets the left side first, and if the right side.
+
+    `lefts` and `rights` are the products of the legs on each side.
+    """
     pair = math.prod(centre[1:-1])
-    lefts, rights = math.prod(left[:-1]), math.prod(right[1:])
     first = 2 if frozen_centre else 3
     left_first = lefts * pair * (first * centre[0] * centre[-1] + 3 * centre[-1] * rights)
     right_first = pair * rights * (first * centre[0] * centre[-1] + 3 * centre[0] * lefts)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import matrices, shapes
 
+from mpo_tutorial.maths import budget as module
 from mpo_tutorial.maths.budget import allocate
 from mpo_tutorial.maths.entropy import Spectra
 from mpo_tutorial.maths.mpo import MPO
@@ -61,6 +62,45 @@ def test_no_bonds_within_the_error_are_fewer(data, spectra):
     found = allocate(spectra, squared_error=allowed, tolerance=0)
     assert found.squared_error <= allowed
     assert found.n_params == min(params for params, error in choices if error <= allowed)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_the_search_finds_the_best_where_the_price_alone_does_not(seed, relative):
+    """Every budget and every error there is, for two matrices, one with bonds of 3 cores and one of 4."""
+    rng, spectra = np.random.default_rng(seed), {}
+    for name, shape in (("a", Shape((2, 2, 2), (2, 1, 2))), ("b", Shape((2, 1, 2, 1), (1, 2, 1, 3)))):
+        matrix = rng.normal(size=(shape.in_size, shape.out_size)) * rng.uniform(0.1, 5)
+        spectra[name] = Spectra.of(torch.from_numpy(matrix * np.geomspace(1, 0.05, shape.out_size)), shape)
+    choices = every_choice(spectra, relative)
+    for allowed in sorted({params for params, _ in choices})[::2]:
+        found = allocate(spectra, n_params=allowed, relative=relative, tolerance=0)
+        best = min(error for params, error in choices if params <= allowed)
+        assert found.n_params <= allowed
+        assert found.squared_error == pytest.approx(best, abs=1e-9)
+        assert found.at_best == pytest.approx(best, abs=1e-9)
+    for allowed in np.quantile([error for _, error in choices], np.linspace(0.01, 0.99, 12)) * 1.000001:
+        found = allocate(spectra, squared_error=allowed, relative=relative, tolerance=0)
+        assert found.squared_error <= allowed
+        assert found.n_params == found.at_best == min(params for params, error in choices if error <= allowed)
+
+
+def test_a_gap_within_the_tolerance_is_not_searched(monkeypatch):
+    spectra = {"a": Spectra.of(torch.diag(torch.linspace(1, 2, 16) ** 6), Shape((4, 4), (4, 4)))}
+    searched = []
+    monkeypatch.setattr(module, "_search", lambda chain, limit, path, price: searched.append(price) or (path, False))
+    found = allocate(spectra, n_params=32 * 7, tolerance=0)  # on the path of prices: nothing is left open
+    assert not searched
+    assert found.at_best == pytest.approx(found.squared_error)
+    loose, open_ = (allocate(spectra, n_params=32 * 7 + 20, tolerance=tolerance) for tolerance in (0.9, 0.0))
+    assert len(searched) == 1
+    assert loose.at_best == open_.at_best < open_.squared_error
+
+
+def test_no_bond_is_wider_than_its_neighbours_can_use():
+    chain = module._Chain({"a": Spectra.of(torch.eye(8), Shape((2, 2, 2), (2, 2, 2)))}, relative=True, by_error=False)
+    assert chain.params(1, np.array([1]), np.array([4])) == 16
+    assert chain.params(1, np.array([1]), np.array([5])) == chain.params(1, np.array([5]), np.array([1])) == np.inf
 
 
 def test_what_is_promised_holds_for_the_matrices_themselves():
@@ -118,6 +158,9 @@ def test_many_matrices_come_with_a_small_gap(monkeypatch):
     assert hasty.n_params <= budget
     assert hasty.at_best <= exact.squared_error <= hasty.squared_error
     assert hasty.squared_error - hasty.at_best < 0.05 * hasty.squared_error
+    monkeypatch.setattr("mpo_tutorial.maths.budget.MOST_LABELS", 1)
+    hastier = allocate(spectra, n_params=budget, tolerance=0)
+    assert hastier.at_best < hastier.squared_error
 
 
 def test_limits_that_cannot_be_met_are_refused():
@@ -129,6 +172,7 @@ def test_limits_that_cannot_be_met_are_refused():
         ({"squared_error": math.nan}, "got nan"),
         ({}, "either n_params or squared_error, got None and None"),
         ({"n_params": 9, "squared_error": 0.1}, r"got 9 and 0\.1"),
+        ({"n_params": 9, "tolerance": 1.0}, r"a tolerance lies in \[0, 1\), got 1\.0"),
         ({"n_params": 9, "tolerance": math.nan}, r"a tolerance lies in \[0, 1\), got nan"),
     ]
     for options, message in cases:

@@ -53,6 +53,8 @@ def test_both_conventions_on_a_spectrum_by_hand():
     assert entropy(values, "paper") == pytest.approx(paper)
     assert entropy(1e-200 * values) == pytest.approx(physics)
     for convention in ("physics", "paper"):
+        assert math.copysign(1, entropy(np.array([5.0, 0.0]), convention)) == 1  # 0, and not -0.0
+        assert entropy(np.zeros(0), convention) == 0
         assert entropy(np.array([5.0, 0.0]), convention) == 0
         assert entropy(np.zeros(3), convention) == 0
 
@@ -135,6 +137,24 @@ def test_matrices_that_cannot_be_squared_have_schmidt_values(factor):
     np.testing.assert_allclose(scaled, factor * values, rtol=1e-12)
     assert entropy(scaled) == pytest.approx(entropy(values))
     assert entropy(np.array([1e308, 1e308]), "paper") == pytest.approx(math.log(2))
+
+
+def test_spectra_take_either_convention():
+    spectra = Spectra.of(torch.diag(torch.tensor([4.0, 2.0, 2.0, 1.0])), Shape((2, 2), (2, 2)))
+    for convention in ("physics", "paper"):
+        assert spectra.entropies(convention) == (entropy(spectra.values[0], convention),)
+
+
+def test_errors_are_compared_as_they_are_unless_relative():
+    shape = Shape((2, 2), (2, 2))
+    small = torch.diag(torch.tensor([1.0, 1.0, 1.0, -1.0]))  # its last Schmidt value is a large share of a small norm
+    large = 100 * torch.eye(4) + torch.diag(torch.tensor([10.0, 0.0, 0.0, 0.0]))
+    spectra, now = (
+        {"small": Spectra.of(small, shape), "large": Spectra.of(large, shape)},
+        {"small": (2,), "large": (2,)},
+    )
+    assert cheapest_truncation(spectra, now)[0] == cheapest_truncation(spectra, now, relative=False)[0] == "small"
+    assert cheapest_truncation(spectra, now, relative=True)[0] == "large"
 
 
 def test_with_two_cores_the_only_bond_is_central():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import matrices, shapes
 
-from mpo_tutorial.maths.fitting import fit
+from mpo_tutorial.maths.fitting import STEPS, _conjugate_gradients, fit
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 
@@ -83,6 +83,46 @@ def test_at_the_end_no_core_alone_can_do_better():
         target = (root_of(metric) @ matrix.numpy()).ravel()
         best = np.linalg.lstsq(design, target, rcond=None)[0]
         assert reached == pytest.approx(float(((design @ best - target) ** 2).sum()), rel=1e-3)
+
+
+def test_a_core_of_few_numbers_is_fitted_exactly_at_its_turn():
+    """As many steps of conjugate gradients as there are numbers are enough; NumPy's least squares say the same."""
+    rng = np.random.default_rng(5)
+    matrix, metric = torch.from_numpy(rng.normal(size=(8, 1))), metric_of(8)
+    first, last = fit(MPO.from_matrix(matrix, ((2, 4), (1, 1)), 1), matrix, metric, sweeps=1).canonize(1).cores
+    assert last.numel() == STEPS
+    design = root_of(metric) @ np.kron(first.numpy().reshape(2, 1), np.eye(4))
+    best = np.linalg.lstsq(design, root_of(metric) @ matrix.numpy(), rcond=None)[0]
+    np.testing.assert_allclose(last.numpy().reshape(4, 1), best, rtol=1e-6)
+
+
+def test_a_sweep_goes_there_and_back_and_leaves_the_centre_on_the_central_core(monkeypatch):
+    shape, visited, canonize = Shape((2, 2, 2, 2), (2, 1, 2, 1)), [], MPO.canonize
+    matrix, metric = torch.randn(16, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), metric_of(16)
+    start = MPO.from_matrix(matrix, shape, 2)
+    monkeypatch.setattr(MPO, "canonize", lambda mpo, centre: visited.append(centre) or canonize(mpo, centre))
+    fitted = fit(start, matrix, metric, sweeps=2)
+    assert visited == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 2]
+    for k, core in enumerate(fitted.cores):
+        unfolded = core.reshape(-1, core.shape[3]).T if k < 2 else core.reshape(core.shape[0], -1)
+        if k != 2:
+            torch.testing.assert_close(unfolded @ unfolded.T, torch.eye(len(unfolded), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_conjugate_gradients_solve_small_systems_of_any_scale(size, scale):
+    diagonal = scale * torch.arange(1.0, STEPS + 1, dtype=torch.float64)
+    target = size * torch.tensor([1.0, -2.0, 3.0, -4.0], dtype=torch.float64)
+    found = _conjugate_gradients(lambda x: diagonal * x, target, torch.zeros_like(target))
+    np.testing.assert_allclose(found, target / diagonal, rtol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, -1e-20])
+def test_conjugate_gradients_take_no_step_where_the_curvature_is_not_positive(noise):
+    diagonal, start = torch.tensor([1.0, noise]), torch.tensor([1.0, 0.0])
+    found = _conjugate_gradients(lambda x: diagonal * x, torch.tensor([1.0, 1e-2]), start)
+    assert torch.equal(found, start)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

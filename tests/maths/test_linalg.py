@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SEEDS
 
-from mpo_tutorial.maths.linalg import frobenius_norm, positive_qr, relative_error, scale_of, singular_values, split, svd
+from mpo_tutorial.maths.linalg import (
+    _upper_gram,
+    frobenius_norm,
+    positive_qr,
+    relative_error,
+    require_floating,
+    scale_of,
+    singular_values,
+    split,
+    svd,
+)
 
 SIZES = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
@@ -95,11 +105,40 @@ def test_rounding_chooses_no_sign_between_entries_of_one_magnitude(columns, dtyp
         torch.testing.assert_close(split(shaken)[0], (signs / 2).to(dtype), atol=1e-5, rtol=0)
 
 
-def test_qr_has_a_positive_diagonal():
-    matrix = -torch.eye(3)
-    q, r = positive_qr(matrix)
-    torch.testing.assert_close(r, torch.eye(3))
-    torch.testing.assert_close(q @ r, matrix)
+@pytest.mark.parametrize("factor", [-1.0, -0.1, 0.1, 1.0])
+def test_qr_has_a_positive_diagonal(factor):
+    q, r = positive_qr(factor * torch.eye(3))
+    torch.testing.assert_close(r, abs(factor) * torch.eye(3))
+    torch.testing.assert_close(q @ r, factor * torch.eye(3))
+
+
+@pytest.mark.parametrize("size", [(4, 8), (3, 8), (3, 40)])
+def test_a_wide_float32_matrix_is_split_into_an_isometry_and_the_rest_without_weights(size):
+    matrix = random(size, 0).float()
+    u, s, v = split(matrix)
+    assert torch.equal(s, torch.ones(size[0]))
+    torch.testing.assert_close(v, u.T @ matrix)
+    torch.testing.assert_close(split(random((4, 7), 0).float())[1], singular_values(random((4, 7), 0)).float())
+
+
+def test_a_wide_float64_matrix_is_split_without_squares():
+    left, right = (torch.linalg.qr(random((n, 3), seed))[0] for seed, n in enumerate((3, 40)))
+    u, s, v = split(left * torch.tensor([1.0, 1e-9, 1e-11], dtype=torch.float64) @ right.T)
+    assert ((u.T @ left).abs() - torch.eye(3)).abs().max() < 1e-3  # through squares the last two would mix
+    torch.testing.assert_close(s[:, None] * v, u.T @ left @ torch.diag(s) @ right.T, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 6, 12, 10**6])
+def test_the_gram_matrix_is_summed_over_chunks_on_the_matrixs_device(chunk):
+    matrix = random((5, 17), 0)
+    gram = _upper_gram(matrix, chunk=chunk)
+    torch.testing.assert_close(gram.triu(), (matrix @ matrix.T).triu())
+    assert _upper_gram(matrix.to("meta"), chunk=chunk).device.type == "meta"
+
+
+def test_what_is_no_tensor_is_named_by_its_type():
+    with pytest.raises(ValueError, match=r"tensors of torch, got list$"):
+        require_floating([1.0])
 
 
 def test_relative_error_of_nothing():
@@ -132,7 +171,18 @@ def test_scaling_rounds_nothing(largest):
     assert torch.equal(tensor / scale * scale, tensor)
     assert 2**-20 <= (tensor / scale).abs().max() <= 2**20
     assert (scale == 1) == (2**-20 <= largest <= 2**20)
-    assert scale_of(torch.zeros(2)) == 1
+    assert scale_of(torch.zeros(2)) == scale_of(torch.zeros(0, 2)) == 1
+
+
+def test_the_scale_is_the_power_of_two_below():
+    for largest, scale in (
+        (2.0**20, 1),
+        (2.0**21, 2**21),
+        (3 * 2.0**30, 2**31),
+        (2.0**-20, 1),
+        (1.5 * 2.0**-21, 2**-21),
+    ):
+        assert scale_of(torch.tensor([0.1, -1]) * largest) == scale
 
 
 def test_what_is_not_finite_is_found_in_any_shape():

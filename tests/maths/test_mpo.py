@@ -2,6 +2,7 @@ import copy
 import itertools
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from strategies import DTYPES, SEEDS, bonds, matrices, shapes
 from tensorly.decomposition import tensor_train_matrix
 from tensorly.tt_matrix import tt_matrix_to_matrix
 
+from mpo_tutorial.maths import gauge
+from mpo_tutorial.maths import mpo as mpo_module
 from mpo_tutorial.maths.entropy import Spectra, entropy
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.mpo import MPO
@@ -342,10 +345,84 @@ def test_rank_one_needs_bonds_of_one():
     assert mpo.bonds == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    "shape", [Shape((8, 1, 2), (8, 1, 2)), Shape((4, 2, 1, 1, 2), (4, 1, 2, 2, 1)), Shape((6, 2), (5, 1))]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tall_unfoldings_of_low_rank_leave_isometries_too(shape, dtype):
+    matrix = random_matrix(shape, dtype)
+    mpo = MPO.from_matrix(matrix[:, :1] @ matrix[:1], shape)
+    torch.testing.assert_close(mpo.to_matrix(), matrix[:, :1] @ matrix[:1])
+    for core in mpo.cores[: shape.central]:
+        unfolded = core.reshape(-1, core.shape[3])
+        torch.testing.assert_close(unfolded.T @ unfolded, torch.eye(core.shape[3], dtype=dtype))
+
+
+def test_other_threads_keep_their_tensorly(monkeypatch):
+    before, seen = tl.get_backend(), []
+
+    def spied(name):
+        wrapped = getattr(gauge if name == "split" else mpo_module, name)
+
+        def call(*args, **kwargs):
+            with ThreadPoolExecutor(1) as pool:
+                seen.append(pool.submit(tl.get_backend).result())
+            return wrapped(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(gauge, "split", spied("split"))
+    monkeypatch.setattr(mpo_module, "TTMatrix", spied("TTMatrix"))
+    MPO.from_matrix(torch.eye(4), ((2, 2), (2, 2))).to_tensorly()
+    assert seen == [before] * 2 != ["pytorch"] * 2
+
+
+def test_cores_and_padding_become_tuples():
+    mpo = MPO(list(MPO.identity((2, 2)).cores), [1, 0])
+    assert isinstance(mpo.cores, tuple)
+    assert mpo.padding == (1, 0)
+    assert mpo.to_matrix().shape == (3, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_centre_moves_and_the_norm_is_taken_with_more_digits_than_half_precision(dtype):
+    shape = SHAPES[1]
+    mpo = MPO.from_matrix(random_matrix(shape).to(dtype), shape)
+    moved = mpo.canonize(0)
+    assert {core.dtype for core in moved.cores} == {dtype}
+    assert relative_error(moved.to_matrix(), mpo.to_matrix()) < 10 * torch.finfo(dtype).eps
+    exact = MPO(tuple(core.double() for core in mpo.cores)).to_matrix()
+    assert mpo.norm() == pytest.approx(torch.linalg.matrix_norm(exact).item(), rel=1e-10)
+
+
+def test_a_product_of_padded_matrices_and_two_dtypes():
+    one, other = Shape((2, 3), (3, 2), (1, 0)), Shape((3, 2), (2, 2), (0, 2))
+    a, b = random_matrix(one, torch.float32), random_matrix(other)
+    for left, right in ((a, b), (a.double(), b.float())):
+        product = MPO.from_matrix(left, one) @ MPO.from_matrix(right, other)
+        assert product.padding == (1, 2)
+        assert product.central.dtype == torch.float64
+        torch.testing.assert_close(product.to_matrix(), a.double() @ b, atol=1e-5, rtol=0)
+    for left, right in (((0, 1), (0, 0)), ((0, 0), (1, 0))):
+        with pytest.raises(ValueError, match="without padding"):
+            MPO(MPO.identity((2, 2)).cores, left) @ MPO(MPO.identity((2, 2)).cores, right)
+
+
 def test_identity_has_bonds_of_one():
     mpo = MPO.identity((2, 3, 4))
     assert mpo.bonds == (1, 1)
     assert torch.equal(mpo.to_matrix(), torch.eye(24))
+    assert torch.equal(MPO.identity((2, 3), torch.float64).to_matrix(), torch.eye(6, dtype=torch.float64))
+
+
+def test_random_cores_are_those_of_their_bonds_and_generator():
+    shape = SHAPES[3]
+    one, other = (MPO.random(shape, 5, generator=torch.Generator().manual_seed(4)) for _ in range(2))
+    assert one.bonds == (5, 5, 5, 5)
+    assert all(torch.equal(a, b) for a, b in zip(one.cores, other.cores, strict=True))
+    default = MPO.random(shape, 5, generator=torch.Generator().manual_seed(4))
+    usual = MPO.random(shape, 5, 1.0, torch.Generator().manual_seed(4))
+    assert torch.equal(default.central, usual.central)
 
 
 def test_random_cores_give_the_spread_that_is_asked_for():
@@ -377,15 +454,18 @@ def test_ising_hamiltonian_is_the_sum_of_kronecker_products(n, field, coupling):
             expected -= coupling * term(*[z if site in (k, k + 1) else one for site in range(n)])
     mpo = MPO.ising(n, field, coupling)
     np.testing.assert_allclose(mpo.to_matrix().numpy(), expected)
+    assert mpo.central.dtype == torch.float64
     assert mpo.bonds == (3,) * (n - 1)
     if n == 6 and field:
         assert mpo.truncate(cutoff=1e-12).bonds == (3,) * 5
 
 
-def test_the_drawing_has_legs_bonds_and_the_central_core():
-    lines = MPO.ising(3, 1.0).draw().splitlines()
+@pytest.mark.parametrize(("bond", "chain"), [(3, "o-3-#-3-o"), (16, "o-16-#-16-o"), (256, "o-256-#-256-o")])
+def test_the_drawing_has_legs_bonds_and_the_central_core(bond, chain):
+    sizes = [(1, 2, 2, bond), (bond, 2, 2, bond), (bond, 2, 2, 1)]
+    lines = MPO(tuple(torch.empty(size) for size in sizes)).draw().splitlines()
     assert lines[0].split() == lines[4].split() == ["2", "2", "2"]
-    assert lines[2].strip() == "o-3-#-3-o"
+    assert lines[2].strip() == chain
     stick_columns = [column for column, letter in enumerate(lines[1]) if letter == "|"]
     assert [lines[2][column] for column in stick_columns] == ["o", "#", "o"]
 
@@ -448,7 +528,7 @@ def test_what_is_not_finite_is_refused_and_found(value):
 @pytest.mark.parametrize(
     ("matrix", "shape", "options", "message"),
     [
-        (torch.zeros(4, 5), ((2, 2), (2, 2)), {}, "is 4 x 4, the matrix 4 x 5"),
+        (torch.zeros(4, 5), ((2, 2), (2, 2)), {}, r": \(2, 2\) x \(2, 2\) is 4 x 4, the matrix 4 x 5"),
         (torch.zeros(4), ((2, 2), (2, 2)), {}, "the matrix 4"),
         (torch.tensor(1.0), ((2, 2), (2, 2)), {}, "the matrix a number"),
         (torch.zeros(0, 4), ((2, 2), (2, 2)), {}, "the matrix 0 x 4"),
@@ -507,6 +587,8 @@ def test_bad_operations_are_refused():
             mpo.canonize(centre)
     with pytest.raises(ValueError, match="a max_bond or a cutoff, got neither"):
         mpo.truncate()
+    with pytest.raises(ValueError, match=r"lies in \[0, 1\), got 1\.0"):
+        mpo.truncate(cutoff=1.0)
     for operation in (lambda: mpo + other, lambda: mpo.inner(other)):
         with pytest.raises(ValueError, match="the same legs"):
             operation()

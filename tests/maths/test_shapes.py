@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpo_tutorial.maths.shapes import Shape, balanced_legs, balanced_shape, paper_shape, splittable_size
+from mpo_tutorial.maths.shapes import Shape, balanced_legs, balanced_shape, paper_shape, splittable_size, usual_shape
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,30 @@ def test_padding_is_the_least_that_leaves_no_large_prime(size, n):
     else:
         assert largest_prime(splittable_size(size, n)) <= 5
         assert all(largest_prime(smaller) > 5 for smaller in range(size, splittable_size(size, n)))
+
+
+def test_a_prime_splits_well_up_to_seven_or_twice_an_even_leg():
+    assert [splittable_size(size, 3) for size in (1, 7, 11)] == [1, 7, 12]
+    assert [splittable_size(size, 2) for size in (22, 26)] == [24, 27]  # twice an even leg is 9.4 and 10.2
+    assert splittable_size(121, 2) == 121
+
+
+def test_the_larger_leg_goes_left_unless_told():
+    assert balanced_legs(384, 5) == balanced_legs(384, 5, "left") == (3, 4, 4, 4, 2)
+
+
+def test_the_usual_shape_is_the_papers_where_it_has_one():
+    for name in ("albert_embedding", "feed_forward_in", "feed_forward_out", "attention"):
+        shape = paper_shape(name)
+        assert usual_shape(shape.in_size, shape.out_size) == shape
+        assert usual_shape(shape.in_size, shape.out_size, 4) == balanced_shape(shape.in_size, shape.out_size, 4)
+    assert usual_shape(384, 1536) == balanced_shape(384, 1536)
+    assert usual_shape(97, 10, 3) == balanced_shape(97, 10, 3)
+
+
+def test_numbers_in_a_shape_are_pythons():
+    shape = Shape(*np.array([[2, 2], [2, 2], [1, 0]], dtype=np.int8))
+    assert {type(number) for number in (*shape.in_legs, *shape.out_legs, *shape.padding)} == {int}
 
 
 def test_berts_vocabulary_is_padded_as_in_the_paper():

@@ -70,6 +70,9 @@ def test_random_states_have_pages_entropy():
     expected = sum(1 / k for k in range(b + 1, a * b + 1)) - (a - 1) / (2 * b)
     found = [entropy(schmidt_values(random_state(8, seed), (2,) * 8, 4)) for seed in range(50)]
     assert np.mean(found) == pytest.approx(expected, abs=4 * np.std(found) / math.sqrt(50))
+    parts = np.array([(state.real**2).sum() for state in (random_state(8, seed) for seed in range(50))])
+    assert np.linalg.norm(random_state(8, 0)) == pytest.approx(1)
+    assert parts.mean() == pytest.approx(0.5, abs=4 * parts.std() / math.sqrt(50))
     assert np.array_equal(random_state(4, 1), random_state(4, 1))
     assert not np.array_equal(random_state(4, 1), random_state(4, 2))
 
@@ -120,6 +123,14 @@ def test_away_from_the_critical_field_the_entropy_stays():
     assert half_chain_entropy(12, 0.1) == pytest.approx(math.log(2), rel=0.001)
 
 
+def test_as_many_sites_as_it_says_are_allowed(monkeypatch):
+    monkeypatch.setattr("mpo_tutorial.maths.states.MOST_SITES", 4)
+    assert ghz(4).shape == ising_ground_state(4, 1.0)[1].shape == (16,)
+    for call in (lambda: ghz(5), lambda: ising_ground_state(5, 1.0)):
+        with pytest.raises(ValueError, match="to 4 sites here, got 5"):
+            call()
+
+
 def test_bad_input_is_refused():
     cases = [
         (lambda: ising_ground_state(2, 1.0), "3 to 20 sites here, got 2"),
@@ -131,6 +142,8 @@ def test_bad_input_is_refused():
         (lambda: ghz(1), "2 to 20 sites here, got 1"),
         (lambda: w(2.0), "got 2.0"),
         (lambda: schmidt_values(ghz(2), (2, 3), 1), r"\(2, 3\), a state of shape \(4,\)"),
+        (lambda: schmidt_values(ghz(2), (2.0, 2), 1), "must multiply out"),
+        (lambda: schmidt_values(ghz(2), (-2, -2), 1), "must multiply out"),
         (lambda: schmidt_values(ghz(2), (2, 2), 2), "1 to 1, got 2"),
         (lambda: schmidt_values(np.array([1.0, math.inf, 0.0, 0.0]), (2, 2), 1), "its entry 1 is not"),
     ]
