@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-full lab book bench readme badges venv
+.PHONY: help demo test test-full lab book bench readme badges mutants venv
 
 help:
 	@echo "make demo       compress a BERT, train a twentieth of it, draw the trade-off (a few minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make book       the course as pages to read without Jupyter, in build/book"
 	@echo "make bench      speed and memory beside other libraries (a quarter of an hour)"
 	@echo "make readme     the README's table and picture again, from the records"
+	@echo "make mutants    faults put into maths/ one by one; those that no test notices are listed (half an hour)"
 	@echo "make badges     the repository's address and tag, from pyproject.toml to where they are needed"
 
 demo: .venv/demo-installed
@@ -40,6 +41,10 @@ readme: .venv/demo-installed
 badges: $(BIN)/python
 	$(BIN)/python docs/make_badges.py
 
+mutants: .venv/mutants-installed
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+
 venv: $(BIN)/python
 
 $(BIN)/python:
@@ -54,6 +59,10 @@ $(BIN)/python:
 .venv/test-installed: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[offline,lab,dev]"
 	$(BIN)/python -m pip install --disable-pip-version-check --upgrade --no-deps --target .venv/ipywidgets-7 ipywidgets==7.7.1 ipython_genutils==0.2.0
+	@touch $@
+
+.venv/mutants-installed: .venv/test-installed
+	$(INSTALL) -e ".[mutants]"
 	@touch $@
 
 .venv/bench-installed: $(BIN)/python pyproject.toml constraints.txt

@@ -3,30 +3,30 @@
 Of a layer's input covariance C the part is taken that acts on each in leg by itself, a Kronecker product. Its root is multiplied
 into the cores, the bonds are cut, and its inverse is multiplied in again: no bond grows. Whole C has no root of that kind.
 
-    python benchmarks/legwise.py RUN [RUN ...] --out record.json
+    python benchmarks/legwise.py RUN [RUN ...] --out FOLDER
 
-where each RUN is the folder of a finished light run; the record of chapter 06 is of those that `mpo-tutorial truncate` makes.
+where each RUN is the folder of a finished light run; the record of chapter 06 is of those that `mpo-tutorial cuts` makes.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from mpo_tutorial.experiments import records
-from mpo_tutorial.experiments.degradation import CALIBRATION, unused
-from mpo_tutorial.experiments.tradeoff import Tuned
+from mpo_tutorial.experiments.cut_results import output_errors
+from mpo_tutorial.experiments.study import Point, Setting, Study, run
+from mpo_tutorial.experiments.tuned import CALIBRATION, Tuned, config_of_run
 from mpo_tutorial.maths.fitting import fit
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.models.activations import Moments, input_moments
 from mpo_tutorial.models.layers import MPOLinear
 from mpo_tutorial.models.truncation import bonds_of_ratio
 
+WAYS = ("plain", "legwise", "fitted")
 RATIOS = (0.6, 0.4)
 
 
@@ -77,35 +77,33 @@ def output_error(mpo: MPO, matrix: Tensor, covariance: Tensor) -> float:
     return ((lost * (covariance @ lost)).sum() / (matrix * (covariance @ matrix)).sum()).sqrt().item()
 
 
-def points(run: Path) -> list[dict]:
-    """The error of each matrix's outputs, cut in each way to each ratio, on sentences that the run was not trained on."""
-    prepared = Tuned.of_run(run).prepared
-    config, model, tokenizer = prepared.config, prepared.model, prepared.tokenizer
-    used = prepared.task.train(config.train_size)[:CALIBRATION]
-    taken, other = (
-        input_moments(model, tokenizer, [text for text, _ in rows], max_length=config.max_length, progress=True)
-        for rows in (used, unused(prepared)[:CALIBRATION])
-    )
-    found = []
-    for ratio, name in tqdm(list(product(RATIOS, taken)), desc=f"cutting seed {config.seed}", unit="matrix"):
-        layer = model.get_submodule(name)
-        for way, mpo in cuts(layer, taken[name], ratio).items():
-            error = output_error(mpo, layer.mpo.to_matrix(), other[name].covariance)
-            found.append({"seed": config.seed, "ratio": ratio, "way": way, "matrix": name, "error": error})
-    return found
+def measure(runs: Mapping[int, str], setting: Setting) -> dict:
+    """The error of each matrix's outputs, cut in a way to a ratio, on sentences that the run was not trained on."""
+    tuned, other = _opened(runs[setting["seed"]])
+    errors = {}
+    for name, moments in tuned.moments.items():
+        layer = tuned.model.get_submodule(name)
+        mpo = cuts(layer, moments, setting["ratio"])[setting["way"]]
+        errors[name] = output_error(mpo, layer.mpo.to_matrix(), other[name].covariance)
+    return {"errors": errors}
 
 
-def summary(found: Sequence[dict]) -> list[dict]:
-    """For each ratio and way the mean error over matrices: over all seeds, and least and largest of a seed."""
-    rows = []
-    for ratio, way in dict.fromkeys((point["ratio"], point["way"]) for point in found):
-        chosen = [point for point in found if (point["ratio"], point["way"]) == (ratio, way)]
-        means = [
-            float(np.mean([point["error"] for point in chosen if point["seed"] == seed]))
-            for seed in sorted({point["seed"] for point in chosen})
-        ]
-        rows.append({"ratio": ratio, "way": way, "error": float(np.mean(means)), "seeds": means})
-    return rows
+@lru_cache(maxsize=1)
+def _opened(run: str) -> tuple[Tuned, dict[str, Moments]]:
+    tuned = Tuned.of_run(Path(run))
+    sentences = [text for text, _ in tuned.unused[:CALIBRATION]]
+    length = tuned.prepared.config.max_length
+    return tuned, input_moments(tuned.model, tuned.prepared.tokenizer, sentences, max_length=length)
+
+
+def study(runs: Sequence[Path]) -> Study:
+    """Of some light runs that differ in the seed."""
+    folders = {config_of_run(run).seed: str(run) for run in runs}
+
+    def settings(_points: list[Point]) -> list[Setting]:
+        return [{"seed": seed, "ratio": ratio, "way": way} for seed, ratio, way in product(folders, RATIOS, WAYS)]
+
+    return Study("legwise", 1, partial(measure, folders), {"cuts": settings})
 
 
 def main() -> None:
@@ -113,11 +111,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
-    found = [point for run in options.runs for point in points(run)]
-    record = {"kind": "legwise", **records.provenance(), "summary": summary(found), "points": found}
-    records.write_record(record, options.out)
-    for row in record["summary"]:
+    points = run(study(options.runs), options.out, resume=options.resume)
+    for row in output_errors(points):
         seeds = ", ".join(f"{error:.3f}" for error in row["seeds"])
         print(f"{row['ratio']:.0%} {row['way']:8} mean error of the outputs {row['error']:.3f} (seeds: {seeds})")  # noqa: T201
 

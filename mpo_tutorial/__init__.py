@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from wrapt import patch_function_wrapper, when_imported
 
+from mpo_tutorial.moved import MOVED
+
 if TYPE_CHECKING:
     from mpo_tutorial.course import exercises as exercises
     from mpo_tutorial.course import explorers as explorers
@@ -16,14 +18,19 @@ if TYPE_CHECKING:
     from mpo_tutorial.course import plots as plots
     from mpo_tutorial.course import tables as tables
     from mpo_tutorial.course import widgets as widgets
+    from mpo_tutorial.course.demo import beside_full as beside_full
     from mpo_tutorial.course.notebook import set_up as set_up
     from mpo_tutorial.doctor import examine as examine
+    from mpo_tutorial.experiments import compare as compare
+    from mpo_tutorial.experiments import cut_results as cut_results
     from mpo_tutorial.experiments import statistics as statistics
     from mpo_tutorial.experiments.config import RunConfig as RunConfig
+    from mpo_tutorial.experiments.finetune import evaluate as evaluate
+    from mpo_tutorial.experiments.finetune import finetune as finetune
     from mpo_tutorial.experiments.records import shipped as shipped
+    from mpo_tutorial.experiments.records import shipped_points as shipped_points
     from mpo_tutorial.experiments.tasks import load_task as load_task
-    from mpo_tutorial.experiments.tradeoff import PARTS as PARTS
-    from mpo_tutorial.experiments.tradeoff import Tuned as Tuned
+    from mpo_tutorial.experiments.tuned import Tuned as Tuned
     from mpo_tutorial.maths import states as states
     from mpo_tutorial.maths.budget import allocate as allocate
     from mpo_tutorial.maths.entropy import Spectra as Spectra
@@ -45,22 +52,25 @@ if TYPE_CHECKING:
     from mpo_tutorial.models.layers import mpo_layers as mpo_layers
     from mpo_tutorial.models.ledger import Ledger as Ledger
     from mpo_tutorial.models.loading import load as load
+    from mpo_tutorial.models.truncation import Cut as Cut
     from mpo_tutorial.models.truncation import bonds_of_ratio as bonds_of_ratio
     from mpo_tutorial.models.truncation import truncate as truncate
 
 _MODULES = {  # by the room that they are in
     "course": ("exercises", "explorers", "figures", "model_explorers", "plots", "tables", "widgets"),
-    "experiments": ("statistics",),
+    "experiments": ("compare", "cut_results", "statistics"),
     "maths": ("states",),
     "models": ("activations", "families"),
 }
 _NAMES = {
+    "course.demo": ("beside_full",),
     "course.notebook": ("set_up",),
     "doctor": ("examine",),
     "experiments.config": ("RunConfig",),
-    "experiments.records": ("shipped",),
+    "experiments.finetune": ("evaluate", "finetune"),
+    "experiments.records": ("shipped", "shipped_points"),
     "experiments.tasks": ("load_task",),
-    "experiments.tradeoff": ("Tuned", "PARTS"),
+    "experiments.tuned": ("Tuned",),
     "maths.budget": ("allocate",),
     "maths.entropy": ("Spectra", "entropy"),
     "maths.fitting": ("fit",),
@@ -71,7 +81,7 @@ _NAMES = {
     "models.layers": ("MPOEmbedding", "MPOLinear", "cached", "mpo_layers"),
     "models.ledger": ("Ledger",),
     "models.loading": ("load",),
-    "models.truncation": ("truncate", "bonds_of_ratio"),
+    "models.truncation": ("Cut", "bonds_of_ratio", "truncate"),
 }
 _HOMES = {name: home for homes in (_MODULES, _NAMES) for home, names in homes.items() for name in names}
 
@@ -80,6 +90,8 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
+        if name in MOVED:
+            raise AttributeError(f"mpo_tutorial.{name} is now {MOVED[name]}")
         raise AttributeError(f"module 'mpo_tutorial' has no attribute {name!r}; it has {', '.join(__all__)}")
     home = f"mpo_tutorial.{_HOMES[name]}"
     found = import_module(f"{home}.{name}") if _HOMES[name] in _MODULES else getattr(import_module(home), name)

@@ -15,6 +15,7 @@ from rich.table import Table
 from mpo_tutorial.course import tables
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.models.methods import METHODS
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(".")[0]
@@ -69,6 +70,15 @@ LearningRate = Annotated[
     typer.Option(parser=REAL, metavar="NUMBER", help="Peak rate (default: the method's best on the validation set)."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[
+    int,
+    typer.Option(
+        parser=WHOLE, metavar="INTEGER", help="Processes that share the work, each with its part of the threads."
+    ),
+]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler, whose workers do the work (extra `cluster`).")
+]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 
@@ -93,7 +103,7 @@ def demo(
         raise ValueError(f"baseline is one of record, live, got {baseline!r}")
     config = _config(locals())
     console.print("Loading torch and transformers ...")
-    from mpo_tutorial.course.demo import demo
+    from mpo_tutorial.course.demo import beside_full, demo
     from mpo_tutorial.models.ledger import Ledger
 
     def show(what) -> None:
@@ -103,8 +113,9 @@ def demo(
             _print_table(Ledger.HEAD, what.cells())
 
     record = demo(config, out, live_baseline=baseline == "live", resume=resume, show=show)
-    _print_table(tables.TABLE_HEAD, [tables.TableRow(**row).cells() for row in record["table"]])
-    console.print(record["baseline"], soft_wrap=True)
+    rows, baseline_told = beside_full(record["light"], record["full"])
+    _print_table(tables.TABLE_HEAD, [row.cells() for row in rows])
+    console.print(baseline_told, soft_wrap=True)
     console.print(
         f"\nPicture: {out / 'tradeoff.png'}   Record: {out / 'record.json'}   Trained tensors: {out / 'light/task.safetensors'}\n"
         f"All of it took {record['seconds']['total']:.0f} s and at most {record['peak_memory_bytes'] / 1e9:.2f} GB of memory.\n"
@@ -141,7 +152,7 @@ def finetune(
 
     record = run(prepare(config), out, resume=resume)
     metric = next(iter(tables.metrics_of(record["test"])))
-    row = tables.row_of_run(tables.METHOD_NAMES[method], record, metric)
+    row = tables.row_of_run(METHODS[method].title, record, metric)
     _print_table(tables.table_head(metric), [row.cells()])
     console.print(f"Measured: {tables.sentence_on_metrics(record)}", soft_wrap=True)
     console.print(f"Record: {out / 'record.json'}   Trained tensors: {out / 'task.safetensors'}")
@@ -180,6 +191,7 @@ def compress(
     from mpo_tutorial.experiments.compress import save_compressed
     from mpo_tutorial.models.families import split_words
     from mpo_tutorial.models.look import look_at, offline_models
+    from mpo_tutorial.models.truncation import Cut
 
     names = [*(models or ()), *map(str, config or ())]
     if not names or (not report and (len(names) > 1 or config)):
@@ -194,14 +206,16 @@ def compress(
             "one of --bond, --cutoff, --ratio and --params says how far to cut, --fit goes with one of them, and --report only "
             f"with --bond; got {', '.join(limits) or 'none'}"
         )
-    which = split_words(matrices) if matrices else None
+    if matrices is not None:
+        split_words(matrices)
     if not report:
+        cut = Cut(**limits) if limits else None
         _require_writable(out)
-        ledger = save_compressed(names[0], out, cores, which, limits, fit)
+        ledger = save_compressed(names[0], out, cores, matrices, cut, fit)
         _print_table(ledger.HEAD, ledger.cells())
         console.print(f"Saved: {out}   After `import mpo_tutorial` it is loaded by transformers' Auto classes.")
         return
-    views = [look_at(name, cores, bond, which) for name in names]
+    views = [look_at(name, cores, bond, matrices) for name in names]
     _require_writable(out)
     for view in views:
         console.print(f"\n{view.name}")
@@ -225,62 +239,61 @@ def compare(
     device: Device = RunConfig.device,
     out: Out = Path("runs/compare"),
     resume: Resume = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
 ):
     """Light against full fine-tuning: learning rates tuned alike, three seeds (about an hour on two cores)."""
     config = _config(locals())
-    from mpo_tutorial.experiments.compare import compare
+    from mpo_tutorial.course.tables import markdown_of_comparison
+    from mpo_tutorial.experiments import compare, study
 
-    record = compare(config, out, resume=resume, show=console.print)
-    console.print(tables.markdown_of_comparison(record), soft_wrap=True, markup=False)
-
-
-@app.command()
-def tradeoff(
-    run: Annotated[Path, typer.Option(help="Folder of a finished light run.")] = Path("runs/demo/light"),
-    out: Out = Path("runs/tradeoff"),
-):
-    """Cut a tuned model's bonds, everywhere or in a part, and measure each time (some minutes)."""
-    _require_writable(out)
-    from mpo_tutorial.experiments.tradeoff import tradeoff
-
-    record = tradeoff(run)
-    records.write_record(record, out / "record.json")
-    head = ("cut in", "bond", "% of dense", "entropy", "validation accuracy")
-    rows = [
-        (
-            point["part"],
-            str(point["max_bond"]),
-            f"{100 * point['ratio']:.0f}",
-            f"{point['entropy']:.2f}",
-            f"{100 * point['validation']['accuracy']:.1f} %",
-        )
-        for point in record["points"]
-    ]
-    _print_table(head, rows)
-    console.print(f"Record: {out / 'record.json'}")
+    options = {"resume": resume, "workers": workers, "scheduler": scheduler}
+    points = study.run(compare.study(config), out, **options, show=console.print)
+    console.print(markdown_of_comparison(points), soft_wrap=True, markup=False)
+    console.print(f"Record: {out / study.RECORD}")
 
 
 @app.command()
-def truncate(
+def cuts(
     model: Model = RunConfig.model,
     task: Task = RunConfig.task,
     train_size: TrainSize = RunConfig.train_size,
     epochs: Epochs = RunConfig.epochs,
     device: Device = RunConfig.device,
     seeds: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Light runs that are cut.")] = 3,
-    out: Out = Path("runs/truncate"),
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of a finished light run to cut, instead of new ones; may be given several times."),
+    ] = None,
+    out: Out = Path("runs/cuts"),
     resume: Resume = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
 ):
     """Cut light runs' matrices in several ways, without retraining, and measure (about an hour on two cores)."""
-    config = _config(locals())
     if seeds < 1:
         raise ValueError(f"seeds is an integer of at least 1, got {seeds}")
-    from mpo_tutorial.experiments.degradation import degradation, light_runs, table
+    config = None if run else _config(locals())
+    _require_writable(out)
+    from mpo_tutorial.experiments import cut_results, cuts, study
 
-    record = degradation(light_runs(config, seeds, out, resume=resume), out, resume=resume)
-    records.write_record(record, out / "record.json")
-    _print_table(*table(record))
-    console.print(f"Record: {out / 'record.json'}")
+    runs = run or cuts.light_runs(config, seeds, out, resume=resume)
+    options = {"resume": resume, "workers": workers, "scheduler": scheduler}
+    points = study.run(cuts.study(runs), out, **options, show=console.print)
+    _print_table(*cut_results.table(points))
+    console.print(f"Record: {out / study.RECORD}")
+
+
+def _moved(old: str, new: str) -> None:
+    """A command that was renamed: it says so, whatever it is given."""
+
+    @app.command(old, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def command():
+        raise ValueError(f"the command {old} is now {new}; {new} --help lists its options")
+
+
+_moved("tradeoff", "cuts")
+_moved("truncate", "cuts")
 
 
 @app.command()
@@ -291,7 +304,7 @@ def report(
 ):
     """Print the comparison that is shipped with the package, as the README shows it; or what some runs measured."""
     if not runs:
-        console.print(tables.markdown_of_comparison(records.shipped("compare")), soft_wrap=True, markup=False)
+        console.print(tables.markdown_of_comparison(records.shipped_points("compare")), soft_wrap=True, markup=False)
         return
     from mpo_tutorial.experiments.glue import GLUE, glue_score
 
@@ -316,19 +329,19 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     repeat: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Turns of each contender.")] = 15,
     out: Out = Path("runs/bench"),
+    resume: Resume = False,
 ):
     """Speed and memory beside other libraries and the counted limit (about a quarter of an hour on two quiet cores)."""
     from mpo_tutorial.course.bench_tables import tables
-    from mpo_tutorial.experiments.bench import bench, check_options
+    from mpo_tutorial.experiments import bench, study
 
-    check_options(device, repeat)
+    made = bench.study(device=device, repeat=repeat)
     _require_writable(out)
-    record = bench(device=device, repeat=repeat, show=console.print)
-    records.write_record(record, out / "record.json")
-    for table in tables(record):
+    points = study.run(made, out, resume=resume, show=console.print)
+    for table in tables(bench.summarise(points)):
         console.print(f"\n{table.title}")
         _print_table(table.head, table.rows)
-    console.print(f"\nRecord: {out / 'record.json'}")
+    console.print(f"\nRecord: {out / study.RECORD}")
 
 
 @app.command()

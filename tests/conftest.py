@@ -11,8 +11,8 @@ from hypothesis import settings
 
 from mpo_tutorial.models.sources import model_path
 
-# `make test` and `make test-full`. Nothing is timed, and the same examples are drawn everywhere.
-for profile, examples in (("quick", 100), ("thorough", 10_000)):
+# `make test`, `make test-full` and `make mutants`. Nothing is timed, and the same examples are drawn everywhere.
+for profile, examples in (("quick", 100), ("thorough", 10_000), ("mutants", 15)):
     settings.register_profile(profile, max_examples=examples, deadline=None, derandomize=True, database=None)
 settings.load_profile("quick")
 

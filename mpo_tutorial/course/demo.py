@@ -4,15 +4,17 @@ import copy
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from mpo_tutorial.course import figures, tables
 from mpo_tutorial.experiments import records, statistics
+from mpo_tutorial.experiments.compare import summarise
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import Prepared, evaluate, locked, prepare, run
+from mpo_tutorial.experiments.finetune import Prepared, correct, prepare, run
+from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import require_classes
 from mpo_tutorial.models.layers import mpo_layers
 from mpo_tutorial.models.ledger import Ledger
@@ -67,7 +69,7 @@ def demo(
             "\n[bold]2. Fine-tune lightly[/]: central cores stay as they are, auxiliary cores and the classifier train."
         )
         light = run(prepared, out / "light", resume=resume, progress=progress)
-        rows, baseline = beside_full(light, full)
+        rows, _ = beside_full(light, full)
         show("\n[bold]3. Truncate[/]: cut the bonds of the tuned model, without retraining, and see what is left.")
         curve = truncation_curve(prepared, progress)
         labels = [label for _, label in prepared.task.splits["validation"]]
@@ -77,8 +79,6 @@ def demo(
             "ledger": prepared.ledger.totals(),
             "light": light,
             "full": full,
-            "table": [asdict(row) for row in rows],
-            "baseline": baseline,
             "curve": curve,
             "chance": max(labels.count(label) for label in labels) / len(labels),
             "seconds": {"total": time.perf_counter() - started},
@@ -98,14 +98,14 @@ def beside_full(light: dict, full: dict | None) -> tuple[list[tables.TableRow], 
     row = tables.row_of_run("light, this run", light)
     if full is not None:
         return [row, tables.row_of_run("full, this run", full)], "Both were run just now, one seed each."
-    recorded = records.shipped("compare")
+    recorded = summarise(records.shipped_points("compare"))
     if not tables.same_budget(recorded, light):
         return [row], "No full fine-tuning of this budget is on record: add --baseline live to run it."
-    seeds = len(recorded["seeds"])
+    seeds, first = recorded["difference"]["seeds"], recorded["final"]["light"][0]
     rows = [tables.row_of_comparison(f"{name}, {seeds} seeds", recorded, name) for name in ("light", "full")]
-    hardware = recorded["hardware"]
+    hardware = first["hardware"]
     return [row, *rows], (
-        f"The rows of {seeds} seeds are on record (mpo_tutorial/records/compare.json): {recorded['command']}, {recorded['date']}, "
+        f"The rows of {seeds} seeds are on record (mpo_tutorial/records/compare.jsonl): {first['command']}, {first['date']}, "
         f"{hardware['cpu']}, {hardware['threads']} threads. Add --baseline live to run full fine-tuning here."
     )
 
@@ -121,7 +121,7 @@ def truncation_curve(prepared: Prepared, progress: bool) -> list[dict]:
         model = copy.deepcopy(prepared.model)
         truncate(model, max_bond=bond)
         parameters = sum(layer.mpo.n_params for layer in mpo_layers(model))
-        right = evaluate(model, dataset, prepared.tokenizer)
+        right = correct(model, dataset, prepared.tokenizer)
         points.append(
             {
                 "max_bond": bond,

@@ -30,7 +30,7 @@ def trained_against_accuracy(ax: Axes, rows: list[TableRow]) -> Axes:
     )  # the last: apart where they coincide
     for row, colour, marker, shift in marks:
         x, y = shift * row.trained / 1e6, 100 * row.accuracy
-        low, high = (100 * end for end in row.interval)
+        low, high = (100 * end for end in row.interval or (row.accuracy, row.accuracy))
         ax.errorbar(x, y, [[y - low], [high - y]], fmt=marker, ms=12, color=colour, capsize=7, lw=2.5)
         side = -1 if shift < 1 else 1
         ax.annotate(
@@ -150,7 +150,7 @@ def accuracy_of_ways(ax: Axes, record: dict, part: str, ratio: float | None = No
     Parameters
     ----------
     record : dict
-        As `degradation.degradation` returns it.
+        As `cut_results.summarise` returns it.
     ratio : float, optional
         Marked.
     """
@@ -160,11 +160,11 @@ def accuracy_of_ways(ax: Axes, record: dict, part: str, ratio: float | None = No
         found = [row for row in rows if row["way"] == way]
         x = [100 * row["ratio"] + 0.6 * (k - 1) for row in found]  # side by side, so that intervals can be told apart
         y = np.array([row["accuracy"]["mean"] for row in found])
-        ends = np.array([row["accuracy"]["interval"] for row in found]).T
+        ends = np.array([ends_of(row["accuracy"]) for row in found]).T
         style = {"fmt": marker + "-", "color": colour, "ms": 8, "lw": 2, "capsize": 4, "label": name}
         ax.errorbar(x, 100 * y, 100 * np.abs(ends - y), **style)
     uncut = next(row for row in record["summary"] if row["way"] == "uncut")["accuracy"]["mean"]
-    for level, name in ((uncut, "uncut"), (record["chance"], "guessing")):
+    for level, name in ((uncut, "uncut"), (record["chance"]["unused"], "guessing")):
         ax.axhline(100 * level, color=GREY, ls=":", lw=2)
         ax.annotate(name, (88, 100 * level), (0, 3), textcoords="offset points", ha="right", color=GREY)
     if ratio is not None:
@@ -178,13 +178,18 @@ def accuracy_of_ways(ax: Axes, record: dict, part: str, ratio: float | None = No
     return ax
 
 
+def ends_of(found: dict) -> Sequence[float]:
+    """The ends of an interval over seeds; where a single seed gives none, the mean twice."""
+    return found["interval"] or (found["mean"], found["mean"])
+
+
 def losses(ax: Axes, record: dict, parts: Sequence[str]) -> Axes:
     """Accuracy that is lost when single parts are cut, by way of cutting, with intervals."""
     rows = {(row["part"], row["way"]): row for row in record["summary"] if row["ratio"] == record["layer_ratio"]}
     for k, way in enumerate(("plain", "bias", "fitted")):
         colour, marker, name = WAYS[way]
         found = [rows[part, way]["minus_uncut"] for part in parts]
-        y, ends = np.array([loss["mean"] for loss in found]), np.array([loss["interval"] for loss in found]).T
+        y, ends = np.array([loss["mean"] for loss in found]), np.array([ends_of(loss) for loss in found]).T
         x = np.arange(len(parts)) + 0.12 * (k - 1)
         ax.errorbar(x, 100 * y, 100 * np.abs(ends - y), fmt=marker, color=colour, ms=10, lw=2.5, capsize=5, label=name)
     ax.axhline(0, color=GREY, ls=":", lw=2)

@@ -14,14 +14,15 @@ from mpo_tutorial.course.explorers import listed
 from mpo_tutorial.experiments import statistics
 from mpo_tutorial.maths.entropy import Spectra
 from mpo_tutorial.maths.shapes import balanced_shape
-from mpo_tutorial.models.families import KINDS, PAPERS_PARTS, PARTS, matrices, place
+from mpo_tutorial.models.families import KINDS, PAPERS, PARTS, dense_matrices, place
 from mpo_tutorial.models.ledger import Trained
 from mpo_tutorial.models.look import look_at
+from mpo_tutorial.models.truncation import Cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from mpo_tutorial.experiments.tradeoff import Tuned
+    from mpo_tutorial.experiments.tuned import Tuned
 
 
 class ModelMap:
@@ -39,7 +40,9 @@ class ModelMap:
     def __init__(self, model: "PreTrainedModel", n_cores: int = 5, seed: int = 0):
         torch.manual_seed(seed)
         blank = type(model)(model.config)
-        self.trained, self.random = ({n: self._spectra(m, n_cores) for n, m in matrices(x)} for x in (model, blank))
+        self.trained, self.random = (
+            {n: self._spectra(m, n_cores) for n, m in dense_matrices(x)} for x in (model, blank)
+        )
         self._names = {place(name)[:2]: name for name in self.trained}
 
     @staticmethod
@@ -101,14 +104,14 @@ class TradeoffExplorer:
     Parameters
     ----------
     record : dict
-        As `tradeoff.tradeoff` returns it.
+        As `cut_results.summarise` returns it.
     tuned : callable, optional
         Gives the tuned model, when a first measurement asks for it; without it, the one that is shipped.
     """
 
     def __init__(self, record: dict, tuned: "Callable[[], Tuned] | None" = None):
         self.record = record
-        self.points = {(point["part"], point["max_bond"]): point for point in record["points"]}
+        self.points = {(point["part"], point["max_bond"]): point for point in record["bonds"]}
         self.measured: dict[tuple[str, int], dict] = {}
         self._tuned = cache(tuned or _shipped)
 
@@ -126,9 +129,11 @@ class TradeoffExplorer:
 
         Returns
         -------
-        dict : as `results.score` gives it
+        dict : as `statistics.score` gives it
         """
-        self.measured[part, bond] = statistics.score(self._tuned().right(part, bond, n, advance))
+        tuned = self._tuned()
+        cut = tuned.truncated(Cut(max_bond=bond, matrices=part))
+        self.measured[part, bond] = statistics.score(tuned.correct(cut, n, advance))
         return self.measured[part, bond]
 
     def entropy_kept(self, part: str, bond: int) -> float:
@@ -153,9 +158,9 @@ class TradeoffExplorer:
 
     def figure(self, part: str, bond: int) -> Figure:
         with plots.styled(2, (15, 5.6), (2, 1)) as (figure, (left, right)):
-            curves = {part: [point for point in self.record["points"] if point["part"] == part] for part in self.parts}
+            curves = {part: [point for point in self.record["bonds"] if point["part"] == part] for part in self.parts}
             measured = [(self.points[setting], score) for setting, score in self.measured.items()]
-            figures.tradeoff(left, curves, self.record["chance"], self.points[part, bond], measured)
+            figures.tradeoff(left, curves, self.record["chance"]["validation"], self.points[part, bond], measured)
             figures.shares_kept(
                 right, self.points[part, max(self.bonds)], self.points[part, bond], self.entropy_kept(part, bond)
             )
@@ -168,13 +173,13 @@ class DepthExplorer:
     Parameters
     ----------
     record : dict
-        As `degradation.degradation` returns it.
+        As `cut_results.summarise` returns it.
     """
 
     def __init__(self, record: dict):
         self.record = record
         self._states: dict[tuple, dict[str, list]] = {}
-        for point in record["points"]:
+        for point in record["ratios"]:
             ways = self._states.setdefault((point["part"], point["ratio"]), {})
             ways.setdefault(point["way"], []).append(point["states"])
         self._accuracy = {(row["way"], row["part"], row["ratio"]): row["accuracy"] for row in record["summary"]}
@@ -217,7 +222,7 @@ class DepthExplorer:
         return f"Change of accuracy in points at {100 * ratio:.0f} %, {figures.WAYS[way][2]}: {losses}."
 
     def gains_in_words(self, way: str, ratio: float) -> str:
-        """What a way brings over the plain one at equal parameters, paired by seed and sentence, in each part."""
+        """What a way brings over the plain one at equal parameters, paired by seeds, in each part."""
         rows = [row for row in self.record["summary"] if (row["way"], row["ratio"]) == (way, ratio)]
         gains = listed(f"{row['part']} {_points(row['minus_plain'])}" for row in rows if row["part"] in self.parts)
         return f"{figures.WAYS[way][2]} minus plain at {100 * ratio:.0f} %, in points: {gains}.".capitalize()
@@ -226,10 +231,9 @@ class DepthExplorer:
         found = []
         for way, errors in self.states(part, ratio).items():
             accuracy = self.accuracy(way, part, ratio)
-            low, high = (100 * end for end in accuracy["interval"])
             found.append(
                 f"{figures.WAYS[way][2]}: error {errors[0]:.2f} after the first layer, {errors[-1]:.2f} after the last, "
-                f"accuracy {100 * accuracy['mean']:.1f} % [{low:.1f}, {high:.1f}]"
+                f"accuracy {100 * accuracy['mean']:.1f} %{_interval(accuracy)}"
             )
         return f"Cut in {part}, {100 * ratio:.0f} % of its parameters left. {'; '.join(found)}."
 
@@ -249,10 +253,10 @@ class LedgerExplorer:
         As `report.look_at` takes them.
     """
 
-    CHOICES: ClassVar = {"the paper's": PAPERS_PARTS, "all but the embedding": PARTS[1:], "all": PARTS}
+    CHOICES: ClassVar = {"the paper's": PAPERS, "all but the embedding": ", ".join(PARTS[1:]), "all": "all"}
 
     def __init__(self, names: Sequence[str]):
-        self._views = {name: look_at(name, which=["all"]) for name in names}
+        self._views = {name: look_at(name, matrices="all") for name in names}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -287,9 +291,8 @@ class LedgerExplorer:
 
 
 def _shipped() -> "Tuned":
-    from mpo_tutorial.experiments.tradeoff import (
-        Tuned,
-    )  # loads transformers, which a reader who only moves the slider never needs
+    # It loads transformers, which a reader who only moves the slider never needs.
+    from mpo_tutorial.experiments.tuned import Tuned
 
     return Tuned.shipped()
 
@@ -300,5 +303,10 @@ def _accuracy(score: dict) -> str:
 
 
 def _points(found: dict) -> str:
-    low, high = (100 * end for end in found["interval"])
-    return f"{100 * found['mean']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{100 * found['mean']:+.1f}{_interval(found, '+')}"
+
+
+def _interval(found: dict, sign: str = "") -> str:
+    """Its ends times 100, where there were seeds enough for one."""
+    ends = (f"{100 * end:{sign}.1f}" for end in found["interval"] or ())
+    return f" [{', '.join(ends)}]" if found["interval"] else ""

@@ -1,8 +1,11 @@
 """Tables and sentences made of records."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-METHOD_NAMES = {"light": "light fine-tuning", "full": "full fine-tuning"}
+from mpo_tutorial.experiments.compare import summarise
+from mpo_tutorial.models.methods import METHODS
+
 METRIC_NAMES = {
     "accuracy": "accuracy",
     "f1": "F1",
@@ -23,17 +26,17 @@ class TableRow:
     trained: int
     total: int
     accuracy: float
-    interval: tuple[float, float]
+    interval: Sequence[float] | None
     seconds: float
     stored_bytes: int
     metric: str = "accuracy"
 
     def cells(self) -> tuple[str, ...]:
         """The row as text, in the order of `table_head`."""
-        low, high = self.interval
-        measured = f"{100 * self.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-        if self.metric != "accuracy":
-            measured = f"{self.accuracy:.3f} [{low:.3f}, {high:.3f}]"
+        unit, form = (1, ".3f") if self.metric != "accuracy" else (100, ".1f")
+        measured = f"{unit * self.accuracy:{form}}{' %' if unit == 100 else ''}"
+        if self.interval is not None:
+            measured += f" [{', '.join(f'{unit * end:{form}}' for end in self.interval)}]"
         return (
             self.method,
             f"{self.trained / 1e6:.2f} M",
@@ -72,7 +75,7 @@ def row_of_run(name: str, record: dict, metric: str = "accuracy") -> TableRow:
         record["parameters"]["trained"],
         record["parameters"]["total"],
         of_metric["value"],
-        tuple(of_metric["interval"]),
+        of_metric["interval"],
         record["seconds"]["train"],
         record["stored_bytes"],
         metric,
@@ -91,16 +94,17 @@ def sentence_on_metrics(record: dict) -> str:
 
 
 def row_of_comparison(name: str, comparison: dict, method: str) -> TableRow:
-    """A method's row from a comparison: mean over its seeds, with an interval over seeds and sentences."""
-    runs, summary = comparison["final"][method], comparison["summary"][method]
+    """A method's row of what `compare.summarise` gives: mean and Student's t interval over its seeds."""
+    results = [point["result"] for point in comparison["final"][method]]
+    accuracy = comparison["accuracy"][method]
     return TableRow(
         name,
-        runs[0]["parameters"]["trained"],
-        runs[0]["parameters"]["total"],
-        summary["accuracy"],
-        tuple(summary["interval"]),
-        sum(run["seconds"]["train"] for run in runs) / len(runs),
-        runs[0]["stored_bytes"],
+        results[0]["parameters"]["trained"],
+        results[0]["parameters"]["total"],
+        accuracy["mean"],
+        accuracy["interval"],
+        sum(result["seconds"]["train"] for result in results) / len(results),
+        results[0]["stored_bytes"],
     )
 
 
@@ -108,56 +112,72 @@ def same_budget(comparison: dict, run: dict) -> bool:
     """Whether a run had the model, the data and the training of a recorded comparison, so that the two may stand together."""
     recorded = comparison["final"]["full"][0]
     names = ("model", "task", "epochs", "batch_size", "max_length")
-    return run["train_sentences"] == recorded["train_sentences"] and all(
-        run["config"][name] == recorded["config"][name] for name in names
+    return run["train_sentences"] == recorded["result"]["train_sentences"] and all(
+        run["config"][name] == recorded["setting"]["config"][name] for name in names
     )
 
 
-def markdown_of_comparison(comparison: dict) -> str:
-    """The README's table and the sentences under it, made from the record."""
-    rows = [row_of_comparison(METHOD_NAMES[method], comparison, method) for method in ("light", "full")]
+def markdown_of_comparison(points: Sequence[dict]) -> str:
+    """The README's table and the sentences under it, made from the points of a comparison."""
+    comparison = summarise(points)
+    rows = [row_of_comparison(METHODS[method].title, comparison, method) for method in comparison["final"]]
     lines = ["| " + " | ".join(TABLE_HEAD) + " |", "|" + "---|" * len(TABLE_HEAD)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    run, hardware = comparison["final"]["light"][0], comparison["hardware"]
+    final = [point for found in comparison["final"].values() for point in found]
+    first = final[0]
+    config, result, hardware = first["setting"]["config"], first["result"], first["hardware"]
     rates = " and ".join(f"{rate:g} ({method})" for method, rate in comparison["chosen"].items())
     tuning = len(comparison["tuning_seeds"])
-    threads = " or ".join(
-        sorted({str(r["hardware"]["threads"]) for runs in comparison["final"].values() for r in runs})
-    )
+    threads = " or ".join(sorted({str(point["hardware"]["threads"]) for point in final}))
     lines += [
         "",
-        f"{len(comparison['seeds'])} seeds, {run['train_sentences']:,} training sentences of {run['config']['task']}, "
-        f"{run['config']['epochs']} epochs, batches of {run['config']['batch_size']}, {run['test']['n']:,} test sentences. "
-        f"Learning rates {rates}, each the best of {len(comparison['grids']['light'])} on the validation set, over {tuning} "
-        f"seed{'s' if tuning > 1 else ''}. {_paired(comparison)} Measured on {comparison['date']}, {hardware['cpu']}, {threads} "
-        f"thread{'' if threads == '1' else 's'} a run, torch {comparison['versions']['torch']}, by `{comparison['command']}`.",
+        f"{comparison['difference']['seeds']} seeds, {result['train_sentences']:,} training sentences of {config['task']}, "
+        f"{config['epochs']} epochs, batches of {config['batch_size']}, {result['test']['n']:,} test sentences. "
+        f"Learning rates {rates}, each the best of {len(comparison['rates']['light'])} on the validation set, over {tuning} "
+        f"seed{'s' if tuning > 1 else ''}. {_paired(comparison['difference'])} Intervals are Student's t over the seeds. Measured "
+        f"on {first['date']}, {hardware['cpu']}, {threads} thread{'' if threads == '1' else 's'} a run, torch "
+        f"{first['versions']['torch']}, by `{first['command']}`.",
     ]
     return "\n".join(lines)
 
 
-def second_comparison(comparison: dict) -> str:
+def second_comparison(points: Sequence[dict]) -> str:
     """A paragraph on a comparison that was made beside the one in the table, with other settings."""
-    config, summary = comparison["final"]["light"][0]["config"], comparison["summary"]
-    light, full, difference = (
-        f"{100 * value:.1f} [{', '.join(f'{100 * end:.1f}' for end in summary[name]['interval'])}]"
-        for name, value in (
-            ("light", summary["light"]["accuracy"]),
-            ("full", summary["full"]["accuracy"]),
-            ("difference", summary["difference"]["mean"]),
-        )
-    )
+    comparison = summarise(points)
+    config, difference = comparison["final"]["light"][0]["setting"]["config"], comparison["difference"]
     return (
         f"A second comparison, with {config['epochs']} epochs, batches of {config['batch_size']} and rates tuned over "
-        f"{len(comparison['tuning_seeds'])} seeds: light {light} %, full {full} %, paired difference {difference} points: the "
-        f"margin is {'kept' if summary['difference']['not_inferior'] else 'missed'}."
+        f"{len(comparison['tuning_seeds'])} seeds: light {_per_cent(comparison['accuracy']['light'])} %, full "
+        f"{_per_cent(comparison['accuracy']['full'])} %, paired difference {_per_cent(difference)} points: "
+        f"{_verdict(difference)}"
     )
 
 
-def _paired(comparison: dict) -> str:
-    difference = comparison["summary"]["difference"]
-    low, high = (100 * end for end in difference["interval"])
-    lies = "lies above" if difference["not_inferior"] else "does not lie above"
+def _paired(difference: dict) -> str:
+    return f"Light minus full, paired by seeds: {_per_cent(difference)} points: {_verdict(difference)}"
+
+
+def _verdict(difference: dict) -> str:
+    """What the interval says about the margin, and how many seeds could say it."""
+    margin = f"the margin of -{100 * difference['margin']:g} points that was set beforehand"
+    if difference["not_inferior"]:
+        return f"the interval lies above {margin}."
+    many = (
+        ""
+        if difference["seeds_needed"] is None
+        else (
+            f" If the two were equal, {difference['seeds_needed']} seeds with this spread would show it four times in five."
+        )
+    )
+    low, high = difference["interval"] or (-1.0, 1.0)
+    return f"the interval does not lie above {margin}{', and it holds 0' if low <= 0 <= high else ''}.{many}"
+
+
+def _per_cent(found: dict) -> str:
+    """A mean over seeds with its interval, times 100."""
+    mean = f"{100 * found['mean']:.1f}"
     return (
-        f"Light minus full, paired: {100 * difference['mean']:+.1f} points, 95 % interval [{low:+.1f}, {high:+.1f}], which "
-        f"{lies} the margin of -{100 * difference['margin']:g} points that was set beforehand."
+        mean
+        if found["interval"] is None
+        else mean + " [{:.1f}, {:.1f}]".format(*(100 * end for end in found["interval"]))
     )

@@ -11,12 +11,13 @@ from mpo_tutorial.course import plots
 from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, RankExplorer
 from mpo_tutorial.course.model_explorers import DepthExplorer, LedgerExplorer, ModelMap, TradeoffExplorer
 from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments.cut_results import summarise
 from mpo_tutorial.maths.shapes import Shape
 
 if TYPE_CHECKING:
     from ipywidgets import HTML, Widget
 
-    from mpo_tutorial.experiments.tradeoff import Tuned
+    from mpo_tutorial.experiments.tuned import Tuned
 
 SENTENCES = 300
 
@@ -118,7 +119,7 @@ def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":
     """
     import ipywidgets
 
-    explorer = TradeoffExplorer(records.shipped("tradeoff"), tuned)
+    explorer = TradeoffExplorer(summarise(records.shipped_points("cuts")), tuned)
     part = ipywidgets.Dropdown(options=explorer.parts, description="cut in")
     bond = ipywidgets.SelectionSlider(
         options=explorer.bonds, value=max(explorer.bonds), description="bond", continuous_update=False

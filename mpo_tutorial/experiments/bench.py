@@ -1,65 +1,40 @@
-"""How fast: beside other libraries, beside `nn.Linear`, and beside the multiplications that the work needs.
+"""How fast: beside other libraries, beside `nn.Linear`, and beside the multiplications that the work needs; a study.
 
 Contenders take turns, one step each, so that a busy minute slows them all; the median counts. Peak memory is that of a
 process of its own for each.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from importlib import metadata
 from multiprocessing import get_context
 from statistics import median
 
 import torch
-from torch import Tensor, nn
 
 from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments.contenders import Sizes, bert_like, decomposer, layer_of, layer_step, model_step
+from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.maths.contraction import multiplications
 from mpo_tutorial.maths.entropy import Spectra
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
-from mpo_tutorial.models.convert import decompose, freeze
-from mpo_tutorial.models.layers import MPOLinear, cached
+from mpo_tutorial.models.layers import cached
 
+VERSION = 1
 TOO_LONG = 60.0  # seconds
 PAUSE = 0.2  # seconds; the threads of a BLAS go on spinning for a while, and would slow the next contender
 PEERS = ("tensorly", "tensorly-torch", "quimb", "torchTT")
 NOT_INSTALLED = "not installed"
+LIMIT = "counted limit"
+LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-torch, factorized")
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What is measured: by default BERT-base, one of its feed-forward layers, and the numbers of tokens of its pre-training."""
-
-    hidden: int = 768
-    feed_forward: int = 3072
-    vocabulary: int = 30522
-    layers: int = 12
-    tokens: tuple[int, ...] = (1024, 4096)
-    model_tokens: tuple[int, ...] = (256, 1024)
-    bonds: tuple[int | None, ...] = (None, 64)
-
-    def matrices(self) -> dict[str, tuple[int, int, int]]:
-        """Of every kind: how many, rows, columns."""
-        return {
-            "attention and pooler": (4 * self.layers + 1, self.hidden, self.hidden),
-            "feed-forward, in": (self.layers, self.hidden, self.feed_forward),
-            "feed-forward, out": (self.layers, self.feed_forward, self.hidden),
-            "embedding": (1, self.vocabulary, self.hidden),
-        }
-
-
-def bench(
-    sizes: Sizes | None = None,
-    *,
-    device: str = "cpu",
-    repeat: int = 15,
-    show: Callable[[str], None] = lambda _: None,
-) -> dict:
-    """Measure everything.
+def study(sizes: Sizes | None = None, *, device: str = "cpu", repeat: int = 15) -> Study:
+    """Every part measured once, one after the other.
 
     Parameters
     ----------
@@ -67,12 +42,6 @@ def bench(
     device : {"cpu", "cuda"}
     repeat : int
         Turns of each contender; the median of their seconds counts.
-    show : callable
-        Gets a line before each part.
-
-    Returns
-    -------
-    dict : the record
 
     Raises
     ------
@@ -81,18 +50,79 @@ def bench(
     """
     check_options(device, repeat)
     sizes = sizes or Sizes()
-    record = {"kind": "bench", **records.provenance(), "device": device, "repeat": repeat, "peers": _versions()}
-    show("decomposing every matrix of the model ...")
-    record["decomposition"] = _decomposition(sizes, device, repeat)
-    show("one layer, forward and backward ...")
-    record["layer"] = [row for rows in _layer(sizes, device, repeat) for row in rows]
-    show("one layer, evaluated ...")
-    record["evaluation"] = _evaluation(sizes, device, repeat)
-    show("the whole model, forward and backward ...")
-    record["model"] = [row for rows in _model(sizes, device, repeat, record["layer"]) for row in rows]
-    show("the numbers under a slider ...")
-    record["slider"] = _slider(sizes)
-    return record
+    common = {"device": device, "repeat": repeat, "sizes": asdict(sizes)}
+
+    def parts(_points: list[Point]) -> list[Setting]:
+        settings: list[Setting] = [{"part": "decomposition"}]
+        settings += [{"part": "layer", "bond": bond, "tokens": n} for bond in sizes.bonds for n in sizes.tokens]
+        settings += [{"part": "evaluation", "tokens": n} for n in sizes.tokens]
+        settings += [{"part": "model", "bond": bond, "tokens": n} for bond in sizes.bonds for n in sizes.model_tokens]
+        return [{**setting, **common} for setting in [*settings, {"part": "slider"}]]
+
+    return Study("bench", VERSION, measure, {"parts": parts}, serial=True, describe=describe)
+
+
+def measure(setting: Setting) -> dict:
+    """The rows of one part, and the versions of the libraries."""
+    return {"peers": _versions(), "rows": MEASURES[setting["part"]](sizes_of(setting), setting)}
+
+
+def describe(point: Point) -> str:
+    setting = point["setting"]
+    return ", ".join(f"{name} {setting[name]}" for name in ("part", "bond", "tokens") if name in setting)
+
+
+def summarise(points: Sequence[Point]) -> dict:
+    """The parts together, with a counted limit for the passes: what `course.bench_tables` shows.
+
+    The limit is the time of `nn.Linear` and, at the speed of its multiplications, that of rebuilding the matrices from their
+    cores.
+
+    Returns
+    -------
+    dict
+        "decomposition", "layer", "evaluation", "model": lists of rows; "slider": a dict; "device", "repeat", "peers", and what the
+        first point says of its making.
+    """
+    first = points[0]
+    sizes = sizes_of(first["setting"])
+    layer_shape = balanced_shape(sizes.hidden, sizes.feed_forward)
+    model_shapes = [
+        (count, balanced_shape(*size)) for kind, (count, *size) in sizes.matrices().items() if kind != "embedding"
+    ]
+    found: dict = {"decomposition": [], "layer": [], "evaluation": [], "model": []}
+    speed = None  # seconds a multiplication, of the first layer
+    for point in points:
+        setting, rows = point["setting"], point["result"]["rows"]
+        where = {name: setting[name] for name in ("tokens", "bond") if name in setting}
+        rows = [{**where, **row} for row in rows]
+        if setting["part"] in ("layer", "model"):
+            dense = next(row for row in rows if row["contender"] == "nn.Linear")
+            if setting["part"] == "layer":
+                own = dense["seconds"] / (3 * dense["tokens"] * sizes.hidden * sizes.feed_forward)
+                speed = own if speed is None else speed
+                more = own * _rebuilding([(1, layer_shape)], setting["bond"])
+            else:
+                more = speed * _rebuilding(model_shapes, setting["bond"])
+            measured = [row for row in rows if "missing" not in row]
+            limit = {**where, "contender": LIMIT, "seconds": dense["seconds"] + more}
+            rows = [*measured, limit, *(row for row in rows if "missing" in row)]
+        if setting["part"] == "slider":
+            (found["slider"],) = rows
+        else:
+            found[setting["part"]] += rows
+    head = {name: first["setting"][name] for name in ("device", "repeat")}
+    made = {name: first[name] for name in ("command", "date", "versions", "hardware")}
+    return {**found, **head, **made, "peers": first["result"]["peers"]}
+
+
+def _rebuilding(shapes: Sequence[tuple[int, Shape]], bond: int | None) -> int:
+    """Multiplications that rebuild so many matrices of each shape from their cores, with a cap on the bonds."""
+    return sum(count * multiplications(shape, MPO.random(shape, bond).bonds) for count, shape in shapes)
+
+
+def sizes_of(setting: Setting) -> Sizes:
+    return Sizes(**{name: tuple(v) if isinstance(v, list) else v for name, v in setting["sizes"].items()})
 
 
 def check_options(device: str, repeat: int) -> None:
@@ -150,79 +180,8 @@ def _peak_here(make: Callable, arguments: tuple, threads: int) -> int:
     return torch.cuda.max_memory_allocated() if "cuda" in arguments else records.peak_memory_bytes()
 
 
-# Decomposition
-
-
-def bert_like(rows: int, columns: int, seed: int = 0) -> Tensor:
-    """Random, with singular values that fall like those of BERT's matrices: to a tenth over the first half, then to 0."""
-    generator = torch.Generator().manual_seed(seed)
-    rank = min(rows, columns)
-    place = torch.linspace(0, 1, rank)
-    spectrum = torch.exp(-4.6 * place) * (1 - place**4)
-    tall = torch.randn(max(rows, columns), rank, generator=generator) * spectrum
-    turned = tall @ torch.linalg.qr(torch.randn(rank, rank, generator=generator))[0]
-    return (turned if rows >= columns else turned.T).contiguous()
-
-
-def decomposer(library: str, rows: int, columns: int, device: str) -> Callable[[], Callable[[], Tensor]] | None:
-    """A step that decomposes one matrix at full bond and returns what rebuilds it; None if the library is missing."""
-    matrix, shape = bert_like(rows, columns).to(device), balanced_shape(rows, columns)
-    padding = (0, shape.padding[1], 0, shape.padding[0])
-    legs = (*shape.in_legs, *shape.out_legs)
-    n = shape.n_cores
-
-    def clipped(padded: Tensor) -> Tensor:
-        return padded.reshape(shape.padded_size)[:rows, :columns]
-
-    try:
-        if library == "mpo_tutorial":
-            return lambda: MPO.from_matrix(matrix, shape).to_matrix
-        if library == "tensorly":
-            import tensorly as tl
-            from tensorly.decomposition import tensor_train_matrix
-            from tensorly.tt_matrix import tt_matrix_to_matrix
-
-            def with_tensorly():
-                with tl.backend_context("pytorch", local_threadsafe=True):
-                    cores = tensor_train_matrix(
-                        nn.functional.pad(matrix, padding).reshape(legs), (1, *shape.full_bonds, 1)
-                    )
-
-                def rebuilt():
-                    with tl.backend_context("pytorch", local_threadsafe=True):
-                        return clipped(tt_matrix_to_matrix(cores))
-
-                return rebuilt
-
-            return with_tensorly
-        if library == "quimb":
-            from quimb.tensor import MatrixProductState
-
-            pairs = [axis for k in range(n) for axis in (k, n + k)]
-            dims = shape.pairs
-            back = [pairs.index(axis) for axis in range(2 * n)]
-            paired = [leg for pair in zip(shape.in_legs, shape.out_legs, strict=True) for leg in pair]
-
-            def with_quimb():
-                vector = nn.functional.pad(matrix, padding).reshape(legs).permute(pairs).reshape(-1)
-                state = MatrixProductState.from_dense(vector.cpu().numpy(), dims=dims, cutoff=0.0)
-                return lambda: clipped(torch.from_numpy(state.to_dense()).reshape(paired).permute(back).reshape(-1))
-
-            return with_quimb
-        from torchtt import TT
-
-        sites = list(zip(shape.in_legs, shape.out_legs, strict=True))
-
-        def with_torchtt():
-            train = TT(nn.functional.pad(matrix, padding).reshape(legs), shape=sites, eps=1e-12)
-            return lambda: clipped(train.full())
-
-        return with_torchtt
-    except ImportError:
-        return None
-
-
-def _decomposition(sizes: Sizes, device: str, repeat: int) -> list[dict]:
+def _decomposition(sizes: Sizes, setting: Setting) -> list[dict]:
+    device, repeat = setting["device"], setting["repeat"]
     libraries = ("mpo_tutorial", "tensorly", "quimb", "torchTT")
     kinds = sizes.matrices()
     rows = {library: {"library": library, "seconds": 0.0, "error": 0.0, "kinds": {}} for library in libraries}
@@ -244,162 +203,45 @@ def _decomposition(sizes: Sizes, device: str, repeat: int) -> list[dict]:
     return list(rows.values())
 
 
-# One layer
-
-
-def layer_step(contender: str, shape: Shape, tokens: int, bond: int | None, device: str) -> Callable | None:
-    """A forward and a backward pass of one layer; in the MPOs the central core is frozen. None if the library is missing."""
-    layer = _layer_of(contender, shape, bond)
-    if layer is None:
-        return None
-    layer = layer.to(device)
-    x = torch.randn(tokens, shape.in_size, generator=torch.Generator().manual_seed(1)).to(device).requires_grad_()
-    upstream = torch.randn(tokens, shape.out_size, generator=torch.Generator().manual_seed(2)).to(device)
-
-    def step():
-        layer.zero_grad()
-        x.grad = None
-        layer(x).backward(upstream)
-
-    return step
-
-
-def _layer_of(contender: str, shape: Shape, bond: int | None) -> nn.Module | None:
-    """Every contender has the same weights, those of the decomposed matrix."""
-    mpo = MPO.from_matrix(bert_like(shape.in_size, shape.out_size), shape, bond)
-    layer = MPOLinear(mpo, torch.zeros(shape.out_size))
-    if contender == "nn.Linear":
-        return layer.to_dense()
-    if contender == "MPOLinear":
-        layer.central.requires_grad_(False)
-        return layer
-    return _of_tensorly_torch(layer, contender.split(", ")[1])
-
-
-def _of_tensorly_torch(layer: MPOLinear, implementation: str) -> nn.Module | None:
-    """The same layer of tensorly-torch; its cores have out before in."""
-    try:
-        import tltorch
-    except ImportError:
-        return None
-    shape, bonds = layer.mpo.shape, layer.mpo.bonds
-    same = tltorch.FactorizedLinear(
-        shape.in_legs,
-        shape.out_legs,
-        factorization="blocktt",
-        rank=(1, *bonds, 1),
-        implementation=implementation,
-    )
-    for k, (core, factor) in enumerate(zip(layer.cores, same.weight.factors, strict=True)):
-        factor.data = core.detach().transpose(1, 2).contiguous()
-        factor.requires_grad_(k != shape.central)
-    same.bias.data = layer.bias.detach().clone()
-    return same
-
-
-def _layer(sizes: Sizes, device: str, repeat: int) -> Iterator[list[dict]]:
-    shape = balanced_shape(sizes.hidden, sizes.feed_forward)
+def _layer(sizes: Sizes, setting: Setting) -> list[dict]:
+    shape, bond, tokens = balanced_shape(sizes.hidden, sizes.feed_forward), setting["bond"], setting["tokens"]
     # The last one leaves the order to einsum. Without opt_einsum that goes core by core, which takes all memory there is.
-    names = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-torch, factorized")
-    for bond in sizes.bonds:
-        bonds = MPO.random(shape, bond).bonds
-        for tokens in sizes.tokens:
-            chosen = names if torch.backends.opt_einsum.is_available() else names[:3]
-            steps = {name: layer_step(name, shape, tokens, bond, device) for name in chosen}
-            missing = [name for name, step in steps.items() if step is None]
-            steps = {name: step for name, step in steps.items() if step is not None}
-            seconds = _race(steps, device, repeat)
-            dense = 3 * tokens * shape.in_size * shape.out_size
-            seconds["counted limit"] = seconds["nn.Linear"] * (1 + multiplications(shape, bonds) / dense)
-            rows = []
-            for name, value in seconds.items():
-                row = {"contender": name, "tokens": tokens, "bond": bond, "seconds": value}
-                if name != "counted limit":
-                    row["peak_bytes"] = _peak(layer_step, name, shape, tokens, bond, device)
-                rows.append(row)
-            rows += [{"contender": n, "tokens": tokens, "bond": bond, "missing": NOT_INSTALLED} for n in missing]
-            yield rows
+    names = LAYERS if torch.backends.opt_einsum.is_available() else LAYERS[:3]
+    arguments = {name: (name, shape, tokens, bond, setting["device"]) for name in names}
+    return _passes(layer_step, arguments, setting["device"], setting["repeat"], with_memory=True)
 
 
-def _evaluation(sizes: Sizes, device: str, repeat: int) -> list[dict]:
+def _model(sizes: Sizes, setting: Setting) -> list[dict]:
+    bond, tokens, device = setting["bond"], setting["tokens"], setting["device"]
+    arguments = {name: (name, sizes, tokens, bond, device) for name in LAYERS[:3]}
+    largest = tokens == max(sizes.model_tokens)
+    return _passes(model_step, arguments, device, max(1, setting["repeat"] // 2), with_memory=largest)
+
+
+def _passes(make: Callable, arguments: dict[str, tuple], device: str, repeat: int, *, with_memory: bool) -> list[dict]:
+    """Seconds, and where asked for the peak memory, of the steps that `make` makes of each contender's arguments."""
+    steps = {name: make(*given) for name, given in arguments.items()}
+    missing = [name for name, step in steps.items() if step is None]
+    seconds = _race({name: step for name, step in steps.items() if step is not None}, device, repeat)
+    del steps
+    rows = [{"contender": name, "seconds": value} for name, value in seconds.items()]
+    if with_memory:
+        rows = [{**row, "peak_bytes": _peak(make, *arguments[row["contender"]])} for row in rows]
+    return rows + [{"contender": name, "missing": NOT_INSTALLED} for name in missing]
+
+
+def _evaluation(sizes: Sizes, setting: Setting) -> list[dict]:
     """A forward pass without gradients, as in `cached`."""
-    shape = balanced_shape(sizes.hidden, sizes.feed_forward)
-    dense, layer = (_layer_of(name, shape, None).to(device) for name in ("nn.Linear", "MPOLinear"))
-    rows = []
-    for tokens in sizes.tokens:
-        x = torch.randn(tokens, shape.in_size).to(device)
-        with torch.inference_mode(), cached(layer):
-            steps = {"nn.Linear": lambda x=x: dense(x), "MPOLinear in cached": lambda x=x: layer(x)}
-            seconds = _race(steps, device, 3 * repeat)
-        rows += [{"contender": name, "tokens": tokens, "seconds": value} for name, value in seconds.items()]
-    return rows
+    shape, device = balanced_shape(sizes.hidden, sizes.feed_forward), setting["device"]
+    dense, layer = (layer_of(name, shape, None).to(device) for name in LAYERS[:2])
+    x = torch.randn(setting["tokens"], shape.in_size).to(device)
+    with torch.inference_mode(), cached(layer):
+        steps = {"nn.Linear": lambda: dense(x), "MPOLinear in cached": lambda: layer(x)}
+        seconds = _race(steps, device, 3 * setting["repeat"])
+    return [{"contender": name, "seconds": value} for name, value in seconds.items()]
 
 
-# The whole model
-
-
-def model_step(contender: str, sizes: Sizes, tokens: int, bond: int | None, device: str) -> Callable | None:
-    """A forward and a backward pass of a new BERT; as MPOs, only auxiliary cores are trained. None if the library is missing."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=sizes.vocabulary,
-        hidden_size=sizes.hidden,
-        intermediate_size=sizes.feed_forward,
-        num_hidden_layers=sizes.layers,
-    )
-    model = BertForSequenceClassification(config)
-    if contender != "nn.Linear":
-        decompose(model, max_bond=bond)
-        freeze(model)
-    if contender.startswith("tensorly-torch"):
-        for name, layer in [(name, module) for name, module in model.named_modules() if isinstance(module, MPOLinear)]:
-            same = _of_tensorly_torch(layer, "reconstructed")
-            if same is None:
-                return None
-            same.bias.requires_grad_(False)
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, same)
-    model.to(device).train()
-    length = min(128, tokens)
-    ids = torch.randint(0, sizes.vocabulary, (tokens // length, length)).to(device)
-
-    def step():
-        model.zero_grad()
-        model(ids).logits.sum().backward()
-
-    return step
-
-
-def _model(sizes: Sizes, device: str, repeat: int, layer_rows: list[dict]) -> Iterator[list[dict]]:
-    names = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed")
-    of_layer = next(row for row in layer_rows if row["contender"] == "nn.Linear")
-    per_multiplication = of_layer["seconds"] / (3 * of_layer["tokens"] * sizes.hidden * sizes.feed_forward)
-    for bond in sizes.bonds:
-        rebuilding = 0
-        for kind, (count, *size) in sizes.matrices().items():
-            if kind != "embedding":
-                shape = balanced_shape(*size)
-                rebuilding += count * multiplications(shape, MPO.random(shape, bond).bonds)
-        for tokens in sizes.model_tokens:
-            steps = {name: model_step(name, sizes, tokens, bond, device) for name in names}
-            missing = [name for name, step in steps.items() if step is None]
-            steps = {name: step for name, step in steps.items() if step is not None}
-            seconds = _race(steps, device, max(1, repeat // 2))
-            del steps
-            seconds["counted limit"] = seconds["nn.Linear"] + rebuilding * per_multiplication
-            rows = []
-            for name, value in seconds.items():
-                row = {"contender": name, "tokens": tokens, "bond": bond, "seconds": value}
-                if name != "counted limit" and tokens == max(sizes.model_tokens):
-                    row["peak_bytes"] = _peak(model_step, name, sizes, tokens, bond, device)
-                rows.append(row)
-            rows += [{"contender": n, "tokens": tokens, "bond": bond, "missing": NOT_INSTALLED} for n in missing]
-            yield rows
-
-
-def _slider(sizes: Sizes) -> dict:
+def _slider(sizes: Sizes, _setting: Setting) -> list[dict]:
     """Schmidt values once, then what a slider shows: counts, ratio, bound and entropies."""
     shape = balanced_shape(sizes.hidden, sizes.feed_forward)
     matrix = bert_like(sizes.hidden, sizes.feed_forward)
@@ -410,4 +252,13 @@ def _slider(sizes: Sizes) -> dict:
     answer = _race(
         {"": lambda: (spectra.bound(bonds, relative=True), spectra.entropies(), shape.n_params(bonds))}, "cpu", 7
     )[""]
-    return {"schmidt_values_seconds": once, "answer_seconds": answer}
+    return [{"schmidt_values_seconds": once, "answer_seconds": answer}]
+
+
+MEASURES = {
+    "decomposition": _decomposition,
+    "layer": _layer,
+    "evaluation": _evaluation,
+    "model": _model,
+    "slider": _slider,
+}

@@ -1,33 +1,32 @@
 """What the command `decompose` does: a model decomposed, cut, and written to a folder."""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError
 
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.degradation import CALIBRATION
-from mpo_tutorial.experiments.finetune import locked
+from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import load_task
+from mpo_tutorial.experiments.tuned import CALIBRATION
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.shapes import N_CORES
 from mpo_tutorial.models.activations import input_moments
 from mpo_tutorial.models.convert import decompose, is_decomposed
-from mpo_tutorial.models.families import USUAL_PARTS
+from mpo_tutorial.models.families import USUAL
 from mpo_tutorial.models.ledger import Ledger, Row
 from mpo_tutorial.models.loading import auto_class, load_pretrained, quiet_transformers
 from mpo_tutorial.models.sources import model_path
-from mpo_tutorial.models.truncation import truncate
+from mpo_tutorial.models.truncation import Cut, truncate
 
 
 def save_compressed(
     name: str,
     out: Path,
     n_cores: int | None = None,
-    which: Sequence[str] | None = None,
-    limits: Mapping[str, float] | None = None,
+    matrices: str | None = None,
+    cut: Cut | None = None,
     fit_to: str | None = None,
 ) -> Ledger:
     """Compress a model, cut it, and write it with its head and its tokenizer to a folder. One that has MPOs is cut only.
@@ -36,8 +35,8 @@ def save_compressed(
 
     Parameters
     ----------
-    limits : mapping, optional
-        max_bond, cutoff, ratio or n_params: how `truncate` is told to cut. Without one the bonds stay full.
+    cut : Cut, optional
+        Without one the bonds stay full.
     fit_to : str, optional
         A task, to whose training sentences the cut is fitted.
 
@@ -48,19 +47,21 @@ def save_compressed(
     """
     path = model_path(name)
     model, tokenizer = load_pretrained(path, auto_class(path))
-    compressed = is_decomposed(model, n_cores, which)
+    compressed = is_decomposed(model, n_cores, matrices)
     n_cores = n_cores or N_CORES
-    ledger = Ledger.of(model) if compressed else decompose(model, n_cores, which=which or USUAL_PARTS)
-    if limits:
+    ledger = Ledger.of(model) if compressed else decompose(model, n_cores, matrices=matrices or USUAL)
+    if cut is not None:
         moments = None
         if fit_to is not None:
             texts = [text for text, _ in load_task(fit_to).train(None)[:CALIBRATION]]
             moments = input_moments(model, tokenizer, texts, max_length=RunConfig.max_length, progress=True)
         whole = {row.name: model.get_submodule(row.name).mpo.to_matrix() for row in ledger.rows}
-        truncate(model, **limits, moments=moments, progress=True)
-        cut = {name: model.get_submodule(name) for name in whole}
+        truncate(model, **vars(cut), moments=moments, progress=True)
+        layers = {name: model.get_submodule(name) for name in whole}
         ledger = Ledger(
-            tuple(Row.of(name, cut[name], relative_error(cut[name].mpo.to_matrix(), whole[name])) for name in whole)
+            tuple(
+                Row.of(name, layers[name], relative_error(layers[name].mpo.to_matrix(), whole[name])) for name in whole
+            )
         )
     with locked(out):
         _save(model, tokenizer, out)

@@ -3,13 +3,10 @@
 from dataclasses import asdict, dataclass
 
 from mpo_tutorial.maths.shapes import N_CORES
+from mpo_tutorial.models.methods import METHODS
 
-METHODS = ("light", "full")
 RESTS = ("head", "all")
 DEVICES = ("auto", "cpu", "cuda")
-
-# The best of five rates each on the validation set: records/compare.json.
-LEARNING_RATES = {"light": 3e-4, "full": 1.5e-4}
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class RunConfig:
         What light fine-tuning trains besides auxiliary cores: the classifier, or all that is no central core. Without
         effect on "full".
     matrices : str, optional
-        Which matrices become MPOs, as words of `families.matrices` with commas between. None takes attention, feed-forward
+        Which matrices become MPOs, as in `families.split_words`. None takes attention, feed-forward
         and pooler: the paper's, but for the embedding, which is half of the embedded model and needs no training here.
     cores : int
         Cores of each MPO. 5 is the paper's choice; any number from 2 works.
@@ -96,7 +93,7 @@ class RunConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ValueError(f"{name} is an integer of at least {lowest}, got {value!r}")
         if self.learning_rate is None:
-            object.__setattr__(self, "learning_rate", LEARNING_RATES[self.method])
+            object.__setattr__(self, "learning_rate", METHODS[self.method].learning_rate)
         if not 0 < self.learning_rate < 1:
             raise ValueError(f"learning_rate lies between 0 and 1, got {self.learning_rate}")
         if self.batch_size % self.micro_batch_size:

@@ -2,29 +2,29 @@
 
 import shutil
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding
 
 from mpo_tutorial.experiments import checkpoint, records
 from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.statistics import measure
 from mpo_tutorial.experiments.tasks import Task, load_task, tokenise
 from mpo_tutorial.experiments.training import train
-from mpo_tutorial.models.convert import count, decompose, freeze, is_decomposed
-from mpo_tutorial.models.families import USUAL_PARTS, split_words
-from mpo_tutorial.models.layers import cached
+from mpo_tutorial.maths.shapes import N_CORES
+from mpo_tutorial.models.convert import count, is_decomposed
+from mpo_tutorial.models.layers import cached, mpo_layers
 from mpo_tutorial.models.ledger import Ledger
 from mpo_tutorial.models.loading import load
-from mpo_tutorial.models.truncation import truncate
+from mpo_tutorial.models.methods import METHODS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,7 +55,8 @@ def prepare(config: RunConfig) -> Prepared:
     Raises
     ------
     ValueError, FileNotFoundError, ConnectionError
-        As `load_task`, `model_path`, `Task.train`, `compress` do; or if cuda is asked for and absent.
+        As `load_task`, `model_path`, `Task.train`, `compress` do; or if cuda is asked for and absent, or longer texts than the
+        model has positions for.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda needs an NVIDIA GPU that torch can see, there is none; take --device cpu")
@@ -63,23 +64,26 @@ def prepare(config: RunConfig) -> Prepared:
     task = load_task(config.task)
     task.train(config.train_size)
     model, tokenizer = load(config.model, task.outputs, config.seed)
+    _require_positions(model, config)
     how = f"cores {config.cores}, bond {config.bond}" + (f", matrices {config.matrices}" if config.matrices else "")
-    which, ledger = split_words(config.matrices) if config.matrices else None, None
-    compressed = is_decomposed(model, config.cores, which)
-    base = checkpoint.fingerprint(model, "" if compressed and config.bond is None else how)
-    if compressed:
-        if config.method != "light":
-            raise ValueError(
-                f"{config.model} is compressed; full fine-tuning is for the dense model, take --method light"
-            )
-        if config.bond is not None:
-            truncate(model, max_bond=config.bond)
-        ledger = Ledger.of(model)
-    elif config.method == "light":
-        ledger = decompose(model, config.cores, config.bond, which or USUAL_PARTS)
-    if ledger is not None:
-        freeze(model, config.rest)
+    decomposed = is_decomposed(model, config.cores, config.matrices)
+    base = checkpoint.fingerprint(model, "" if decomposed and config.bond is None else how)
+    ledger = METHODS[config.method].apply(
+        model, n_cores=config.cores, max_bond=config.bond, matrices=config.matrices, rest=config.rest
+    )
     return Prepared(config, task, model.to(device), tokenizer, base, ledger)
+
+
+def _require_positions(model: "PreTrainedModel", config: RunConfig) -> None:
+    """Refuse texts that are longer than the table of positions, if there is one; RoBERTa's has rows that no token gets."""
+    for name, table in model.base_model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, torch.nn.Embedding):
+            unused = 0 if table.padding_idx is None else table.padding_idx + 1
+            if config.max_length > table.num_embeddings - unused:
+                raise ValueError(
+                    f"{config.model} has positions for {table.num_embeddings - unused} tokens, max_length is {config.max_length}; "
+                    f"take --max-length {table.num_embeddings - unused} or less"
+                )
 
 
 def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
@@ -117,8 +121,8 @@ def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: s
     return unsorted
 
 
-def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
-    """Which sentences the model puts into the right class; parameters as in `predict`.
+def correct(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+    """Which sentences a model puts into the right class; parameters as in `predict`.
 
     Returns
     -------
@@ -134,19 +138,6 @@ def evaluate(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: 
             "right and wrong need classes, this model has one output, a figure; take predict and its metrics"
         )
     return predict(model, dataset, tokenizer, progress) == np.asarray(dataset["labels"])
-
-
-@contextmanager
-def locked(out: Path):
-    """Make the folder `out` and hold it: a second process that comes for it is refused with a ValueError."""
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise ValueError(
-            f"one run at a time works in a folder, another one is in {out}; wait, or take --out"
-        ) from error
 
 
 def run(
@@ -247,4 +238,104 @@ def _require_same(config: RunConfig, earlier: dict, out: Path) -> None:
         raise ValueError(
             f"a run is resumed with the options it began with; the one in {out} has {'; '.join(differing)}: give the same "
             "options, or leave out --resume to start anew"
+        )
+
+
+def finetune(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    task: str,
+    *,
+    out: Path | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> dict:
+    """Fine-tune a model that is in memory, in place: whatever of it is trainable. `freeze` first, for light fine-tuning.
+
+    Parameters
+    ----------
+    model, tokenizer
+        As `load` gives them.
+    task : str
+        What `load_task` takes: "rotten_tomatoes", "glue/rte", or a file.
+    out : Path, optional
+        A folder for the record; the tuned model itself is saved by its own `save_pretrained`.
+    progress : bool
+        Show bars.
+    settings
+        epochs, learning_rate, seed, train_size, batch_size, micro_batch_size, max_length: as in `RunConfig`. The learning rate
+        is by default the best of light fine-tuning for a model with MPO layers, else that of full fine-tuning.
+
+    Returns
+    -------
+    dict : the record, with what was measured on the validation and test sentences
+
+    Raises
+    ------
+    ValueError
+        If nothing is trainable, or the head has other outputs than the task; and as in `load_task`, `RunConfig` and `run`.
+    """
+    loaded = load_task(task)
+    _require_outputs(model, loaded)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError(
+            "there is nothing to train, every tensor of the model is frozen; unfreeze some: model.requires_grad_()"
+        )
+    layers = mpo_layers(model)
+    config = RunConfig(
+        model=model.name_or_path or type(model).__name__,
+        task=task,
+        method="light" if layers else "full",
+        cores=len(layers[0].cores) if layers else N_CORES,
+        **settings,
+    )
+    prepared = Prepared(config, loaded, model, tokenizer, "", Ledger.of(model) if layers else None)
+    if out is not None:
+        return run(prepared, out, progress=progress, keep_weights=False)
+    with TemporaryDirectory() as folder:
+        return run(prepared, Path(folder), progress=progress, keep_weights=False)
+
+
+def evaluate(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    task: str,
+    *,
+    split: str = "test",
+    max_length: int = RunConfig.max_length,
+    progress: bool = False,
+) -> dict:
+    """What a model scores on a task's sentences.
+
+    Parameters
+    ----------
+    split : str
+        "test", "validation", or another that the task has.
+    max_length : int
+        Tokens at which a sentence is cut off.
+
+    Returns
+    -------
+    dict
+        As `statistics.measure` gives it: of a task with classes "n", "accuracy", its 95 % "interval" over sentences, and "right".
+
+    Raises
+    ------
+    ValueError
+        If the task has no such split, or the head has other outputs than the task; and as in `load_task`.
+    """
+    loaded = load_task(task)
+    _require_outputs(model, loaded)
+    if split not in loaded.splits:
+        raise ValueError(f"{task} has the splits {', '.join(loaded.splits)}, got {split!r}")
+    dataset = tokenise(loaded.splits[split], tokenizer, max_length)
+    predicted = predict(model, dataset, tokenizer, f"evaluating on {split}" if progress else None)
+    return measure(loaded.metrics, dataset["labels"], predicted)
+
+
+def _require_outputs(model: "PreTrainedModel", task: Task) -> None:
+    if model.config.num_labels != task.outputs:
+        raise ValueError(
+            f"{task.name} needs a head with {task.outputs} outputs, the model's has {model.config.num_labels}; load it with "
+            f"n_labels={task.outputs}"
         )

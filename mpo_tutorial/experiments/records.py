@@ -5,21 +5,29 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import date
 from importlib import metadata, resources
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 VERSIONS_OF = ("mpo-tutorial", "torch", "transformers", "tensorly", "datasets", "accelerate", "numpy")
 
 
-def provenance() -> dict:
-    """Command, date, versions and hardware, for the head of a record."""
+def started_by() -> str:
+    """The command that this process was started by, without the folders before its name."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def provenance(command: str | None = None) -> dict:
+    """Command (this process's, if no other is given), date, versions and hardware, for a record."""
     import psutil
     import torch
 
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": started_by() if command is None else command,
         "date": date.today().isoformat(),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS_OF}},
         "hardware": {
@@ -56,6 +64,28 @@ def peak_memory_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def reset_peak_memory() -> bool:
+    """Begin to count `peak_memory_bytes` anew; False where only a process's whole life has a peak (elsewhere than on Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(out: Path):
+    """Make the folder `out` and hold it: a second process that comes for it is refused with a ValueError."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"one run at a time works in a folder, another one is in {out}; wait, or take --out"
+        ) from error
+
+
 @contextmanager
 def replacing(path: Path):
     """A path beside `path` to write to, renamed when the block ends well: the file is there whole, or the earlier one is."""
@@ -88,5 +118,59 @@ def read_record(path: Path) -> dict:
 
 
 def shipped(name: str) -> dict:
-    """A record that came with the package, by its name without ending: "compare", "demo"."""
-    return json.loads(resources.files("mpo_tutorial.records").joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    """A record that came with the package, by its name without ending: "demo"."""
+    return json.loads(_file_of(f"{name}.json"))
+
+
+def shipped_points(name: str) -> list[dict]:
+    """The points of a study's record that came with the package: "compare", "cuts", "bench"."""
+    return [json.loads(line) for line in _file_of(f"{name}.jsonl").splitlines()]
+
+
+def _file_of(name: str) -> str:
+    return resources.files("mpo_tutorial.records").joinpath(name).read_text(encoding="utf-8")
+
+
+def append_point(point: dict, path: Path) -> None:
+    """Add a line to a record, whole or, with an OSError, not at all."""
+    line = (json.dumps(point, allow_nan=False) + "\n").encode()
+    with open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while line:
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(end)
+            raise OSError(
+                f"a point could not be written to {path} ({error.strerror}); those before it are kept: make room, then --resume"
+            ) from error
+
+
+def read_points(path: Path, show: Callable[[str], None] = lambda _: None) -> list[dict]:
+    """The points of a record. A last line that was cut off is dropped from the file, with a word to `show`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If another line is no point.
+    """
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        os.truncate(path, len(whole))
+        show(f"The last line of {path} was cut off; its point is made again.")
+    points = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            point = json.loads(line)
+            if not {"study", "version", "stage", "setting", "result"} <= point.keys():
+                raise ValueError("keys are missing")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(
+                f"a record has a point in each line, line {number} of {path} has none ({error}); delete the line"
+            ) from error
+        points.append(point)
+    return points

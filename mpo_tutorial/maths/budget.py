@@ -9,6 +9,7 @@ best bonds under a budget are a shortest path with a constraint.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -71,14 +72,16 @@ def allocate(
     ValueError
         If not exactly one limit is given, there is no matrix, or the limit cannot be met; the message says how far it can go.
     """
-    if (n_params is None) == (squared_error is None):
+    if n_params is not None and squared_error is None:
+        limited, limit = "n_params", n_params
+    elif squared_error is not None and n_params is None:
+        limited, limit = "squared_error", squared_error
+    else:
         raise ValueError(f"give either n_params or squared_error, got {n_params!r} and {squared_error!r}")
     if not spectra:
         raise ValueError("there is no matrix to share the budget among")
     if not 0 <= tolerance < 1:
         raise ValueError(f"a tolerance lies in [0, 1), got {tolerance!r}")
-    limited = "n_params" if squared_error is None else "squared_error"
-    limit = n_params if squared_error is None else squared_error
     chain = _Chain(spectra, relative, by_error=limited == "squared_error")
     least = chain.totals(chain.shortest(1.0, 0.0)[0])[1]
     if not limit >= least:
@@ -114,7 +117,8 @@ class _Chain:
         usable = (after <= before * pair) & (before <= after * pair)
         return np.where(usable, 1.0 * before * pair * after, np.inf)
 
-    def goal_and_load(self, params: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def goal_and_load(self, params: Any, error: Any) -> tuple[Any, Any]:
+        """Numbers or arrays, in the order of the two."""
         return (params, error) if self.by_error else (error, params)
 
     def shortest(self, price: float, goal_weight: float = 1.0) -> tuple[list[int], list[np.ndarray]]:
@@ -144,7 +148,7 @@ class _Chain:
         return self.goal_and_load(*self.params_and_error(path))
 
     def bonds_by_name(self, path: list[int]) -> dict[str, tuple[int, ...]]:
-        found = dict.fromkeys(self.names, ())
+        found: dict[str, tuple[int, ...]] = dict.fromkeys(self.names, ())
         for name, bond in zip(self.names, path[1:], strict=True):
             found[name] += (bond,)
         return {name: bonds[:-1] for name, bonds in found.items()}

@@ -192,4 +192,4 @@ def cheapest_truncation(
             errors[name, after] = spectrum.bound(after, relative)
     if not errors:
         raise ValueError("no central bond is left to cut: all are 1")
-    return min(errors, key=errors.get)
+    return min(errors, key=errors.__getitem__)

@@ -8,17 +8,14 @@ C^(1/2) into the matrix, cut, and divide it out again, but its inverse is no sma
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from mpo_tutorial.maths.contraction import contract, merge
+from mpo_tutorial.maths.linalg import scale_of
 from mpo_tutorial.maths.mpo import MPO
-
-if TYPE_CHECKING:
-    pass
 
 SWEEPS = 2  # the first brings most, on the embedded model
 STEPS = 4  # of conjugate gradients at each core: its neighbours change afterwards, so more would be wasted
@@ -40,11 +37,16 @@ def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
         C.
     sweeps : int
         How often to go from the first core to the last and back, with `STEPS` steps at each. With 0 only the centre moves.
+
+    Raises
+    ------
+    ValueError
+        If a number in the cores, the matrix or the metric is not finite.
     """
     start, n = mpo.cores[0].dtype, len(mpo.cores)
-    dtype = torch.promote_types(start, torch.float32)
-    matrix, metric = matrix.detach().to(dtype), metric.to(dtype)
-    mpo, target = MPO(tuple(core.detach().to(dtype) for core in mpo.cores), mpo.padding), metric @ matrix
+    dtype, scale = torch.promote_types(start, torch.float32), scale_of(matrix)
+    matrix, metric = (matrix.detach() / scale).to(dtype), (metric.detach() / scale_of(metric)).to(dtype)
+    mpo, target = 1 / scale * MPO(tuple(core.detach().to(dtype) for core in mpo.cores), mpo.padding), metric @ matrix
     plain = mpo
     for k in (*range(n), *range(n - 2, 0, -1)) * sweeps:
         cores = list(mpo.canonize(k).cores)
@@ -53,8 +55,8 @@ def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
         cores[k] = _conjugate_gradients(operator, rest.core(target), cores[k])
         mpo = MPO(tuple(cores), mpo.padding)
     before, after = (_squared_error(matrix - found.to_matrix(), metric) for found in (plain, mpo))
-    mpo = mpo if after < before else plain  # not in exact arithmetic, but by rounding a step may lead away
-    return MPO(tuple(core.to(start) for core in mpo.canonize(n // 2).cores), mpo.padding)
+    mpo = mpo if after.abs() < before else plain  # not in exact arithmetic, but by rounding a step may lead away
+    return MPO(tuple(core.to(start) for core in (scale * mpo.canonize(n // 2)).cores), mpo.padding)
 
 
 def _squared_error(error: Tensor, metric: Tensor) -> Tensor:
@@ -76,8 +78,8 @@ class _Environment:
     def core(self, matrix: Tensor) -> Tensor:
         rows, columns = self.padding
         legs = pad(matrix, (0, columns, 0, rows)).reshape(*self.legs[0], *self.legs[1])
-        half = torch.tensordot(self.left[0], legs, dims=([0, 1], [0, 3]))  # bond, in, right in, out, right out
-        return torch.tensordot(half, self.right[..., 0], dims=([2, 4], [1, 2]))
+        half = torch.einsum("ijb,icxjdy->bcxdy", self.left[0], legs)
+        return torch.einsum("bcxdy,exy->bcde", half, self.right[..., 0])
 
     def normal(self, metric: Tensor, core: Tensor) -> Tensor:
         """The operator of the normal equations."""
@@ -85,16 +87,25 @@ class _Environment:
 
 
 def _conjugate_gradients(apply: Callable[[Tensor], Tensor], target: Tensor, start: Tensor) -> Tensor:
-    """A better solution x of apply(x) = target, `apply` being linear, symmetric, positive semidefinite, target in its range."""
+    """A better solution x of apply(x) = target, `apply` being linear, symmetric, positive semidefinite, target in its range.
+
+    Along a direction in which `apply` is zero the curvature is what rounding makes of it, of either sign or nothing at all:
+    there is nothing to be gained there, and no step is taken.
+    """
     x, residual = start, target - apply(start)
     direction, squared = residual, residual.square().sum()
-    rounding = torch.finfo(target.dtype).eps * target.square().sum()
+    eps = torch.finfo(target.dtype).eps
+    rounding = eps * target.square().sum()
     for _ in range(STEPS):
         if squared <= rounding:
             break
         image = apply(direction)
-        length = squared / (direction * image).sum()
-        x, residual = x + length * direction, residual - length * image
+        curvature = (direction * image).sum()
+        length = squared / curvature
+        step = length * direction
+        if not (curvature > eps * direction.norm() * image.norm() and torch.isfinite(step).all()):
+            break
+        x, residual = x + step, residual - length * image
         before, squared = squared, residual.square().sum()
         direction = residual + squared / before * direction
     return x

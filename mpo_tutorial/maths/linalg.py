@@ -53,7 +53,7 @@ def svd(matrix: Tensor, n_eigenvecs: int | None = None) -> tuple[Tensor, Tensor,
 
     A float32 matrix with one long side goes through the float64 Gram matrix of the other: squares halve the digits of the
     smallest singular values, and eight are left, as many as float32 has. A float64 matrix with a long side goes through
-    the R of its QR, which loses none. The entry of largest magnitude in each of the short side's vectors is positive.
+    the R of its QR, which loses none. The first entry of largest magnitude in each of the short side's vectors is positive.
     """
     rows, columns = matrix.shape
     if rows > columns:
@@ -119,9 +119,13 @@ def _upper_gram(matrix: Tensor, n_blocks: int = 4, chunk: int = 2**21) -> Tensor
 
 
 def _signs(vectors: Tensor) -> Tensor:
-    """+-1 for each column, so that times it the entry of largest magnitude is positive."""
-    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))[0]
-    return torch.where(largest < 0, -1.0, 1.0).to(vectors)
+    """+-1 for each column, so that times it the first of the entries of largest magnitude is positive.
+
+    What differs from the largest by less than a hundred-thousandth is as large: rounding does not choose between them.
+    """
+    sizes = vectors.abs()
+    first = (sizes >= (1 - 1e-5) * sizes.amax(0)).int().argmax(0, keepdim=True)
+    return torch.where(vectors.gather(0, first)[0] < 0, -1.0, 1.0).to(vectors)
 
 
 def relative_error(approximation: Tensor, matrix: Tensor) -> float:

@@ -9,24 +9,24 @@ transpose.) Its n cores form a chain; core k has the axes (bond_left, in_k, out_
           |    d_1  |    d_2  |    d_3  |    d_4  |
          in_1      in_2      in_3      in_4      in_5
 
-TensorLy decomposes (with `linalg.split`); what is ours is the gauge, the signs, the algebra and the counts.
+TensorLy decomposes; what is ours is the gauge (`gauge`), the signs (`linalg`), the algebra and the counts.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import TYPE_CHECKING, NoReturn
 
-import numpy as np
 import tensorly as tl
 import torch
-from tensorly.decomposition import tensor_train_matrix
 from tensorly.tt_matrix import TTMatrix
 from torch import Tensor
 from torch.nn.functional import pad
 
 from mpo_tutorial.maths.contraction import contract
-from mpo_tutorial.maths.linalg import frobenius_norm, positive_qr, require_floating, scale_of, split, svd
+from mpo_tutorial.maths.gauge import cut_bonds, move_centre, tensor_train
+from mpo_tutorial.maths.linalg import frobenius_norm, require_floating, scale_of
 from mpo_tutorial.maths.shapes import Shape, is_integer
 
 
@@ -43,7 +43,8 @@ class MPO:
     >>> mpo = MPO.from_matrix(torch.randn(384, 384), ((3, 4, 4, 4, 2), (2, 4, 4, 4, 3)))
     >>> mpo.bonds, mpo.n_params, round(mpo.ratio, 3)
     ((6, 96, 96, 6), 165960, 1.125)
-    >>> print(mpo.truncate(32).draw())
+    >>> mpo.truncate(32)
+    MPO of a 384 x 384 matrix in 5 cores, bonds 6.32.32.6: 22,600 numbers, ratio 0.1533
       2    4    4    4    3
       |    |    |    |    |
       o-6--o-32-#-32-o-6--o
@@ -119,25 +120,18 @@ class MPO:
                 f"the legs must multiply out to the matrix: {shape.in_legs} x {shape.out_legs}{padding} is "
                 f"{shape.in_size} x {shape.out_size}, the matrix {' x '.join(map(str, matrix.shape)) or 'a number'}"
             )
-        caps = _caps(max_bond, shape)
+        caps = shape.caps(max_bond)
         _check_cutoff(cutoff)
         rows, columns = shape.padding
         scale = scale_of(matrix)
         legs = matrix.detach().to(_working(matrix.dtype))
         legs = pad(legs if scale == 1 else legs / scale, (0, columns, 0, rows))
         legs = legs.reshape(*shape.in_legs, *shape.out_legs)
-        rank = (1, *(caps if cutoff is None else shape.full_bonds), 1)
-        with tl.backend_context("pytorch", local_threadsafe=True):
-            cores = tensor_train_matrix(legs, rank=rank, svd=split).factors
         if cutoff is None:
-            # TT-SVD leaves isometries, exact ones as long as an unfolding is no taller than it is wide.
-            heights = (len(core) * pair for core, pair in zip(cores, shape.pairs, strict=True))
-            tall = (k for k, height in enumerate(heights) if height > math.prod(shape.pairs[k + 1 :]))
-            _make_left_isometries(cores, next(tall, shape.central), shape.central)
-            _make_right_isometries(cores, shape.central)
-            mpo = cls(tuple(cores), shape.padding)
+            mpo = cls(tuple(tensor_train(legs, caps, shape.central)), shape.padding)
         else:
-            mpo = cls(tuple(cores), shape.padding).truncate(caps, cutoff)
+            whole = tensor_train(legs, shape.full_bonds, shape.central)
+            mpo = cls(tuple(whole), shape.padding).truncate(caps, cutoff)
         mpo = (mpo if scale == 1 else scale * mpo)._to(matrix.dtype)
         if matrix.dtype == torch.float16 and not torch.isfinite(mpo.central).all():
             raise ValueError(f"the norm, which the central core carries, exceeds {matrix.dtype}; decompose in float32")
@@ -162,7 +156,7 @@ class MPO:
         Each is a sum over prod(bonds) paths of products of n core entries, whence the spread of an entry.
         """
         shape = Shape.of(shape)
-        ends = (1, *_caps(max_bond, shape), 1)
+        ends = (1, *shape.caps(max_bond), 1)
         spread = (std**2 / math.prod(ends)) ** (1 / (2 * shape.n_cores))
         legs = zip(ends, shape.in_legs, shape.out_legs, ends[1:], strict=False)
         return cls(tuple(spread * torch.randn(core, generator=generator) for core in legs), shape.padding)
@@ -196,7 +190,7 @@ class MPO:
 
     def to_tensorly(self) -> TTMatrix:
         """TensorLy's TT-matrix, of the padded matrix; it shares the cores' memory."""
-        with tl.backend_context("pytorch", local_threadsafe=True):
+        with tl.backend_context("pytorch", local_threadsafe=True):  # pyright: ignore[reportAttributeAccessIssue]
             return TTMatrix(list(self.cores))
 
     @property
@@ -276,8 +270,7 @@ class MPO:
         for core in self.cores:
             scale_of(core)
         cores = list(self._to(_working(self.cores[0].dtype)).cores)
-        _make_left_isometries(cores, 0, centre)
-        _make_right_isometries(cores, centre)
+        move_centre(cores, centre)
         return MPO(tuple(cores), self.padding)._to(self.cores[0].dtype)
 
     def truncate(self, max_bond: int | Sequence[int] | None = None, cutoff: float | None = None) -> "MPO":
@@ -305,19 +298,9 @@ class MPO:
             raise ValueError("truncate needs a max_bond or a cutoff, got neither")
         _check_cutoff(cutoff)
         dtype = self.cores[0].dtype
-        caps = _caps(max_bond, self.shape)
+        caps = self.shape.caps(max_bond)
         cores = list(self._to(_working(dtype)).canonize(0).cores)
-        scale = scale_of(cores[0])
-        cores[0] = cores[0] / scale
-        allowed = (cutoff or 0) * torch.linalg.vector_norm(cores[0].double()) ** 2
-        for k, cap in enumerate(caps):
-            left, *legs, right = cores[k].shape
-            u, s, vh = svd(cores[k].reshape(-1, right))
-            if cutoff is not None:
-                discarded = s.double().square().flip(0).cumsum(0).flip(0)  # [j]: weight of all from j on
-                cap = min(cap, max(1, int((discarded > allowed).sum())))
-            cores[k] = u[:, :cap].reshape(left, *legs, -1)
-            cores[k + 1] = torch.tensordot(s[:cap, None] * vh[:cap], cores[k + 1], dims=1)
+        scale = cut_bonds(cores, caps, cutoff)
         return (scale * MPO(tuple(cores), self.padding).canonize(self.shape.central))._to(dtype)
 
     def norm(self) -> float:
@@ -330,7 +313,7 @@ class MPO:
         meeting = torch.ones(1, 1, dtype=torch.float64, device=self.cores[0].device)
         for mine, its in zip(self.cores, other.cores, strict=True):
             half = torch.tensordot(meeting.T, mine.detach().double(), dims=1)
-            meeting = torch.tensordot(half, its.detach().double(), dims=([0, 1, 2], [0, 1, 2]))
+            meeting = torch.einsum("bijc,bijd->cd", half, its.detach().double())
         return meeting.item()
 
     def __add__(self, other: "MPO") -> "MPO":
@@ -392,6 +375,20 @@ class MPO:
         legs = self.shape
         return "\n".join([above_nodes(legs.out_legs), sticks, (start + chain), sticks, above_nodes(legs.in_legs)])
 
+    def __repr__(self) -> str:
+        """What it is of and how large, and its drawing; no number in it is looked at."""
+        shape, bonds = self.shape, ".".join(map(str, self.bonds))
+        return (
+            f"MPO of a {shape.in_size} x {shape.out_size} matrix in {shape.n_cores} cores, bonds {bonds}: "
+            f"{self.n_params:,} numbers, ratio {self.ratio:.4g}\n{self.draw()}"
+        )
+
+    if not TYPE_CHECKING:  # a checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            text = "MPO.compress is now MPO.truncate" if name == "compress" else f"an MPO has no attribute {name!r}"
+            raise AttributeError(text, name=name, obj=self)
+
     def _to(self, dtype: torch.dtype) -> "MPO":
         """Cut off from autograd, in another dtype."""
         return MPO(tuple(core.detach().to(dtype).contiguous() for core in self.cores), self.padding)
@@ -401,39 +398,9 @@ class MPO:
             raise ValueError(f"both MPOs need the same legs and padding, got {self.shape} and {other.shape}")
 
 
-def _make_left_isometries(cores: list[Tensor], first: int, centre: int) -> None:
-    """Orthogonalise the cores from `first` to `centre`, exclusive, and push what is left over rightwards."""
-    for k in range(first, centre):
-        left, *legs, right = cores[k].shape
-        q, r = positive_qr(cores[k].reshape(-1, right))
-        cores[k] = q.reshape(left, *legs, -1)
-        cores[k + 1] = torch.tensordot(r, cores[k + 1], dims=1)
-
-
-def _make_right_isometries(cores: list[Tensor], centre: int) -> None:
-    """Orthogonalise the cores right of `centre`, and push what is left over leftwards."""
-    for k in range(len(cores) - 1, centre, -1):
-        left, *legs, right = cores[k].shape
-        q, r = positive_qr(cores[k].reshape(left, -1).T)
-        cores[k] = q.T.reshape(-1, *legs, right)
-        cores[k - 1] = torch.tensordot(cores[k - 1], r.T, dims=1)
-
-
 def _check_cutoff(cutoff: float | None) -> None:
     if cutoff is not None and not (isinstance(cutoff, Real) and not isinstance(cutoff, bool) and 0 <= cutoff < 1):
         raise ValueError(f"a cutoff lies in [0, 1), got {cutoff!r}")
-
-
-def _caps(max_bond: int | Sequence[int] | None, shape: Shape) -> tuple[int, ...]:
-    """The largest dimension that each inner bond may have."""
-    full = shape.full_bonds
-    if max_bond is None:
-        return full
-    if isinstance(max_bond, (Sequence, np.ndarray)) and not isinstance(max_bond, str):
-        return shape.one_for_each(max_bond)
-    if not is_integer(max_bond) or max_bond < 1:
-        raise ValueError(f"a bond dimension is a positive integer, got {max_bond!r}")
-    return tuple(min(bond, int(max_bond)) for bond in full)
 
 
 def _working(dtype: torch.dtype) -> torch.dtype:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
+from typing import TypeGuard
+
+import numpy as np
 
 N_CORES = 5  # the paper's choice
 
@@ -75,10 +78,10 @@ class Shape:
     @classmethod
     def of(cls, shape: "Shape | tuple[Sequence[int], Sequence[int]]") -> "Shape":
         """A shape as it is, or made of a pair (in legs, out legs)."""
-        if isinstance(shape, cls):
+        if isinstance(shape, Shape):
             return shape
         try:
-            in_legs, out_legs = map(tuple, shape)
+            in_legs, out_legs = (tuple(legs) for legs in shape)
         except (TypeError, ValueError) as error:
             raise ValueError(f"a shape is a Shape or a pair of tuples (in legs, out legs), got {shape!r}") from error
         return cls(in_legs, out_legs)
@@ -141,8 +144,18 @@ class Shape:
                 raise ValueError(f"a bond dimension here is an integer from 1 to {most}, got {bond!r} in {bonds}")
         return tuple(map(int, bonds))
 
+    def caps(self, max_bond: int | Sequence[int] | None) -> tuple[int, ...]:
+        """The largest dimension that each inner bond may have, from one cap for all, one for each, or none."""
+        if max_bond is None:
+            return self.full_bonds
+        if isinstance(max_bond, (Sequence, np.ndarray)) and not isinstance(max_bond, str):
+            return self.one_for_each(max_bond)
+        if not is_integer(max_bond) or max_bond < 1:
+            raise ValueError(f"a bond dimension is a positive integer, got {max_bond!r}")
+        return tuple(min(bond, int(max_bond)) for bond in self.full_bonds)
 
-def is_integer(value: object) -> bool:
+
+def is_integer(value: object) -> TypeGuard[int]:
     """Whether a value is an integer, of Python or NumPy; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 

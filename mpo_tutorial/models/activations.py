@@ -38,12 +38,6 @@ class Moments:
     mean: Tensor
     covariance: Tensor
 
-    @classmethod
-    def of(cls, n: int, total: Tensor, squares: Tensor) -> "Moments":
-        """Of n rows x, from the sum of x and the sum of x^T x."""
-        mean = total / n
-        return cls(mean, squares / n - torch.outer(mean, mean))
-
     def metric(self, centred: bool) -> Tensor:
         """C, of shape (in, in), with a ridge: about the mean if a bias takes up the mean of the error, else about zero."""
         metric = self.covariance.clone() if centred else self.covariance + torch.outer(self.mean, self.mean)
@@ -88,19 +82,20 @@ def input_moments(
     names = layers if names is None else names
     if unknown := sorted(set(names) - layers.keys()):
         raise ValueError(f"moments are taken of MPOLinear layers, {unknown[0]} is none; there are {', '.join(layers)}")
-    sums: dict[str, list] = {}
+    sums: dict[str, tuple[int, Tensor, Tensor]] = {}  # rows, their mean, the sum of (x - mean)^T (x - mean)
     mask = None
 
     def add(name: str, _layer: MPOLinear, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
         x = x[mask] if x.shape[:-1] == mask.shape else x.flatten(0, -2)
-        x = x.double()  # the covariance is a difference of large numbers where an input hardly varies
-        size = x.shape[1]
-        if name not in sums:
-            sums[name] = [0, x.new_zeros(size), x.new_zeros(size, size)]
-        sums[name][0] += len(x)
-        sums[name][1] += x.sum(0)
-        sums[name][2].addmm_(x.T, x)
+        x = x.double()
+        n, mean, spread = sums.get(name) or (0, x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1]))
+        share = len(x) / (n + len(x))
+        centre = x.mean(0)
+        apart, x = centre - mean, x - centre
+        # About the means of the batches: E[x^T x] - E[x]^T E[x] would be rounding, of any sign, where x hardly varies.
+        spread.addmm_(x.T, x).addr_(apart, apart, alpha=n * share)
+        sums[name] = n + len(x), mean + share * apart, spread
 
     model.eval()
     with ExitStack() as stack:
@@ -120,8 +115,8 @@ def input_moments(
             model(**batch)
     moments = {}
     for name in list(sums):
-        exact = Moments.of(*sums.pop(name))
-        moments[name] = Moments(exact.mean.float(), exact.covariance.float())
+        n, mean, spread = sums.pop(name)
+        moments[name] = Moments(mean.float(), (spread / n).float())
     return moments
 
 

@@ -7,8 +7,9 @@ A compressed BERT keeps transformers' code and gets a class and a config of its 
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 
 import torch
 import transformers
@@ -59,27 +60,43 @@ class MPOModel:
         Raises
         ------
         ValueError
-            If a file is no whole safetensors file or not the one that was saved, or the tensors of the encoder are not what the
-            config says.
+            If a file is no whole safetensors file or not the one that was saved, the tensors of the encoder are not what the
+            config says, or there are none.
         """
         if not use_safetensors:
             raise ValueError("an MPO model is read from safetensors files only, not from pickles")
         where = {name: kwargs[name] for name in FROM_HUB if name in kwargs}
-        found = config
+        path, found = pretrained_model_name_or_path, config
         if not isinstance(config, PreTrainedConfig):
-            found = AutoConfig.from_pretrained(config or pretrained_model_name_or_path, **where)
-        _check_files(cls, found, str(pretrained_model_name_or_path), where)
-        return super().from_pretrained(
-            pretrained_model_name_or_path, *inputs, config=config, use_safetensors=True, **kwargs
-        )
+            found = AutoConfig.from_pretrained(config or path, **where)
+        if path is not None:
+            _check_files(cls, found, str(path), kwargs.get("variant"), where)
+        elif kwargs.get("state_dict") is not None:
+            shapes = {name: tuple(tensor.shape) for name, tensor in kwargs["state_dict"].items()}
+            _check_tensors(cls, found, "the state_dict", shapes)
+        else:
+            raise ValueError(
+                "a pretrained MPO model comes from a folder, the hub or a state_dict, none of them is given"
+            )
+        return super().from_pretrained(path, *inputs, config=config, use_safetensors=True, **kwargs)
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
-        """As in transformers; legs and bonds are written as they are now, and the SHA-256 of the files."""
-        self.config.mpo, self.config.mpo_sha256 = description(self), None
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-        if is_main_process and not kwargs.get("variant"):
-            self.config.mpo_sha256 = stored.sha256_of(stored.weight_files(str(save_directory)))
-            self.config.save_pretrained(save_directory)
+        """As in transformers; legs and bonds are written as they are now, and the SHA-256 of the files.
+
+        With adapters in the model transformers writes these alone, and no config.
+        """
+        self.config.mpo = description(self)
+        writes_model = not getattr(self, "_hf_peft_config_loaded", False) and not kwargs.get("distributed_checkpoint")
+        if not writes_model or not is_main_process:
+            return super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        folder = Path(save_directory)
+        others = stored.saved_sha256(str(folder)) if folder.is_dir() else {}  # files of another variant
+        self.config.mpo_sha256 = None
+        super().save_pretrained(save_directory, **kwargs)
+        written = stored.sha256_of(stored.weight_files(str(folder), kwargs.get("variant")))
+        there = {name: found for name, found in others.items() if (folder / name).is_file()}
+        self.config.mpo_sha256 = there | written
+        self.config.save_pretrained(folder)
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs):
         """As in transformers, but an MPO embedding keeps the words it has: other numbers are a ValueError."""
@@ -230,10 +247,17 @@ def _described(model: PreTrainedModel, config: PreTrainedConfig) -> Iterator[tup
         yield module, shape, bonds
 
 
-def _check_files(cls: type, config: PreTrainedConfig, path: str, where: dict) -> None:
-    """Compare the tensors in the files with those that the config calls for, before any memory is taken for either."""
-    files = stored.weight_files(path, **where)
-    shapes = stored.shapes_in(files)
+def _check_files(cls: type, config: PreTrainedConfig, path: str, variant: str | None, where: dict) -> None:
+    """Compare a model's files with its config, by their tensors' shapes and by the SHA-256 that was saved beside them."""
+    files = stored.weight_files(path, variant, **where)
+    _check_tensors(cls, config, path, stored.shapes_in(files))
+    saved = stored.saved_sha256(path, **where)
+    if altered := sorted(name for name, found in stored.sha256_of(files).items() if saved.get(name, found) != found):
+        raise ValueError(f"{path} was altered after it was saved: {altered[0]} is another file; save the model again")
+
+
+def _check_tensors(cls: type, config: PreTrainedConfig, origin: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare tensors with those that the config calls for, before any memory is taken for either."""
     stored.check_sizes(config, shapes)
     with torch.device("meta"):
         model = cls(config)
@@ -249,9 +273,6 @@ def _check_files(cls: type, config: PreTrainedConfig, path: str, where: dict) ->
     if wrong:
         first = wrong[0]
         raise ValueError(
-            f"{path} must hold the encoder that its config describes; {len(wrong)} tensors are missing or of another shape, the "
-            f"first is {first}: {shapes.get(first, 'missing')}, not {needed[first]}"
+            f"{origin} must hold the encoder that its config describes; {len(wrong)} tensors are missing or of another shape, "
+            f"the first is {first}: {shapes.get(first, 'missing')}, not {needed[first]}"
         )
-    saved = getattr(config, "mpo_sha256", None) or {}
-    if altered := sorted(name for name, found in stored.sha256_of(files).items() if saved.get(name, found) != found):
-        raise ValueError(f"{path} was altered after it was saved: {altered[0]} is another file; save the model again")

@@ -1,7 +1,6 @@
 """Swapping a model's matrices for MPO layers, freezing the central cores, and the ledger of what is where."""
 
 import copy
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,8 +9,8 @@ from torch import nn
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.shapes import N_CORES, usual_shape
 from mpo_tutorial.models import stored
-from mpo_tutorial.models.families import KINDS, PARTS, USUAL_PARTS, matches, matrices
-from mpo_tutorial.models.layers import MPOEmbedding, MPOLayer, MPOLinear, mpo_layers
+from mpo_tutorial.models.families import USUAL, dense_matrices
+from mpo_tutorial.models.layers import MPOEmbedding, MPOLinear, mpo_layers
 from mpo_tutorial.models.ledger import Ledger, Row
 from mpo_tutorial.models.loading import as_value_error
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def decompose(
-    model: "PreTrainedModel", n_cores: int = N_CORES, max_bond: int | None = None, which: Sequence[str] = USUAL_PARTS
+    model: "PreTrainedModel", n_cores: int = N_CORES, max_bond: int | None = None, matrices: str = USUAL
 ) -> Ledger:
     """Swap a model's matrices for MPO layers, in place, and its class for one that saves and loads them.
 
@@ -31,18 +30,19 @@ def decompose(
     n_cores : int
     max_bond : int, optional
         Cap on every bond dimension; None keeps the full bonds, and the model computes what it computed before.
-    which : sequence of str
-        As in `families.matrices`.
+    matrices : str
+        As in `families.split_words`.
 
     Raises
     ------
     ValueError
-        As in `families.matrices`, or if a number is out of range.
+        As in `families.dense_matrices`, or if a number is out of range or weights are offloaded.
     """
     from mpo_tutorial.models.architectures import put_layers  # loads transformers
 
+    _require_in_memory(model)
     layers, rows = {}, []
-    for name, module in matrices(model, which):
+    for name, module in dense_matrices(model, matrices):
         kind, matrix = (
             (MPOEmbedding, module.weight) if isinstance(module, nn.Embedding) else (MPOLinear, module.weight.T)
         )
@@ -60,10 +60,10 @@ def decompose(
     return Ledger(tuple(rows))
 
 
-def is_decomposed(model: "PreTrainedModel", n_cores: int | None, which: Sequence[str] | None) -> bool:
+def is_decomposed(model: "PreTrainedModel", n_cores: int | None, matrices: str | None) -> bool:
     """Whether a model that was loaded has MPO layers already; a ValueError if others are asked for than it has."""
     found = sorted({len(layer.cores) for layer in mpo_layers(model)})
-    if found and (which is not None or (n_cores is not None and found != [n_cores])):
+    if found and (matrices is not None or (n_cores is not None and found != [n_cores])):
         name, cores = model.name_or_path or "the model", " or ".join(map(str, found))
         raise ValueError(
             f"{name} is compressed, with {cores} cores an MPO: leave out --matrices and --cores, or give --cores {cores}"
@@ -74,18 +74,31 @@ def is_decomposed(model: "PreTrainedModel", n_cores: int | None, which: Sequence
 def decompress(model: "PreTrainedModel") -> "PreTrainedModel":
     """A copy of a compressed model with dense matrices, of transformers' own class: it needs this package no more.
 
+    This is the way to export: `torch.export`, ONNX and `torch.jit.trace` take what comes out, and of compressed models only
+    those whose embedding is no MPO, because its lookup does different work for different ids.
+
     Raises
     ------
     ValueError
-        If the model has no MPO layer.
+        If the model has no MPO layer, or weights are offloaded.
     """
     from mpo_tutorial.models.architectures import put_layers
 
+    _require_in_memory(model)
     if not mpo_layers(model):
         raise ValueError(f"there is nothing to decompress, {type(model).__name__} has no MPO layer")
     plain = copy.deepcopy(model)
     put_layers(plain, {layer: layer.to_dense() for layer in mpo_layers(plain)})
     return plain
+
+
+def _require_in_memory(model: "PreTrainedModel") -> None:
+    offloaded = sum(p.is_meta for p in model.parameters())
+    if offloaded and any(hasattr(module, "_hf_hook") for module in model.modules()):  # accelerate's
+        raise ValueError(
+            f"decompose and decompress need a model in memory, {offloaded} tensors of this {type(model).__name__} are offloaded; "
+            "load it without offload"
+        )
 
 
 def outline(config: "PreTrainedConfig", n_labels: int = 2) -> "PreTrainedModel":
@@ -97,14 +110,6 @@ def outline(config: "PreTrainedConfig", n_labels: int = 2) -> "PreTrainedModel":
     with as_value_error(f"the config of a {config.model_type} describes no model"), torch.device("meta"):
         stored.check_sizes(config)
         return AutoModelForSequenceClassification.from_config(config)
-
-
-def layers_of_part(model: nn.Module, part: str) -> list[MPOLayer]:
-    """The MPO layers of "all", of one of `families.PARTS` or `KINDS`, shared ones once. Any other part is a ValueError."""
-    if part not in ("all", *PARTS, *KINDS):
-        raise ValueError(f"part is one of all, {', '.join((*PARTS, *KINDS))}, got {part!r}")
-    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, MPOLayer))
-    return [layer for name, layer in layers if matches(name, [part])]
 
 
 def freeze(model: "PreTrainedModel", rest: str = "head") -> None:

@@ -1,7 +1,7 @@
 """What the matrices of BERT and its relatives are called, and what each is for."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 # What the paper decomposes (its counts say that the pooler is among it), and the projections by which ALBERT and MobileBERT go
 # from one width to another, of which it does not speak.
 PARTS = ("embedding", "attention", "feed-forward", "pooler", "projection")
-PAPERS_PARTS = ("embedding", "attention", "feed-forward", "pooler")
-USUAL_PARTS = PAPERS_PARTS[1:]
+# As options have them, with commas between.
+PAPERS = "embedding, attention, feed-forward, pooler"
+USUAL = "attention, feed-forward, pooler"
 
 # How the name of a matrix ends, its kind, its part; the first that fits. {} takes the number that the pattern finds.
 _PLACES = (
@@ -82,30 +83,44 @@ def config_by_name(name: str) -> "PreTrainedConfig":
     return AutoConfig.for_model(model_type, **different)
 
 
-def matches(name: str, which: Sequence[str]) -> bool:
-    """Whether a matrix is among those asked for: by part, by kind, by "all", or by a pattern that its name fits."""
+def matches(name: str, matrices: str) -> bool:
+    """Whether a matrix is among those asked for: by part, by kind, by "all", or by a pattern that its name fits.
+
+    >>> matches("bert.encoder.layer.0.attention.self.query", "pooler, *.layer.0.*")
+    True
+    """
     found = place(name)
     kind = found.kind.partition(",")[0]
-    return any(word in ("all", found.part, kind) or fnmatchcase(name, word) for word in which)
+    return any(word in ("all", found.part, kind) or fnmatchcase(name, word) for word in split_words(matrices))
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """The words of `matrices` in an option, where commas part them.
+    """The words by which matrices are chosen, parted by commas: `PARTS`, `KINDS`, "all", or patterns of names.
 
     >>> split_words("attention, *.layer.0.*")
     ('attention', '*.layer.0.*')
+
+    Raises
+    ------
+    ValueError
+        If a word is neither known nor a pattern.
     """
-    return tuple(word.strip() for word in text.split(","))
+    words = tuple(word.strip() for word in text.split(","))
+    for word in words:
+        if not _is_pattern(word) and word not in ("all", *PARTS, *KINDS):
+            raise ValueError(
+                f"matrices are named by all, {', '.join((*PARTS, *KINDS))}, or by a pattern such as '*.layer.0.*', got {word!r}"
+            )
+    return words
 
 
-def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> Iterator[tuple[str, nn.Module]]:
+def dense_matrices(model: "PreTrainedModel", matrices: str = USUAL) -> Iterator[tuple[str, nn.Module]]:
     """The dense matrices that become MPOs, a shared one once; not the classifier.
 
     Parameters
     ----------
-    which : sequence of str
-        `PARTS`, `KINDS`, "all", or names and patterns of names such as "*.layer.0.*". By default neither embedding nor
-        projections.
+    matrices : str
+        As in `split_words`. By default neither embedding nor projections.
 
     Yields
     ------
@@ -117,11 +132,7 @@ def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> It
         If a word is neither known nor a pattern, nothing or no matrix for a pattern is found, or what is found is
         quantised or an MPO already.
     """
-    for word in which:
-        if not _is_pattern(word) and word not in ("all", *PARTS, *KINDS):
-            raise ValueError(
-                f"matrices are named by all, {', '.join((*PARTS, *KINDS))}, or by a pattern such as '*.layer.0.*', got {word!r}"
-            )
+    which = split_words(matrices)
     base = model.base_model
     prefix = "" if base is model else f"{model.base_model_prefix}."
     placed = {f"{prefix}{name}": module for name, module in base.named_modules() if place(name)}
@@ -131,11 +142,11 @@ def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> It
     for pattern in which:
         if _is_pattern(pattern) and not any(fnmatchcase(name, pattern) for name in placed):
             raise ValueError(f"no matrix has a name like {pattern!r}; there are {_some(list(placed))}")
-    found = {name: module for name, module in placed.items() if matches(name, which)}
+    found = {name: module for name, module in placed.items() if matches(name, matrices)}
     if not found:
         there = _some(list(placed)) or _some(sorted({type(module).__name__ for module in model.modules()}))
         raise ValueError(
-            f"no matrix to decompose among {', '.join(which)} in {type(model).__name__}; it has {there}; the families that "
+            f"no matrix to decompose among {matrices} in {type(model).__name__}; it has {there}; the families that "
             "have some are BERT, RoBERTa, ALBERT, DistilBERT and MobileBERT"
         )
     for name, module in found.items():
@@ -150,6 +161,13 @@ def matrices(model: "PreTrainedModel", which: Sequence[str] = USUAL_PARTS) -> It
                 f"{type(module).__module__}.{type(module).__name__} of {numbers}; load the model without quantisation"
             )
         yield name, module
+
+
+def mpo_matrices(model: nn.Module, matrices: str = "all") -> dict[str, MPOLayer]:
+    """The matrices that are MPOs already, by name, a shared one once, chosen as in `split_words`; none is no error."""
+    split_words(matrices)
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, MPOLayer))
+    return {name: layer for name, layer in layers if matches(name, matrices)}
 
 
 def _is_pattern(word: str) -> bool:

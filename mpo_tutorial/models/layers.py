@@ -11,6 +11,15 @@ from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 
 
+class Cores(nn.ParameterList):
+    """The cores of a layer, which takes them by a call: what accelerate has offloaded is there in a call and not before."""
+
+    def forward(self) -> tuple[nn.Parameter, ...]:
+        return tuple(self)
+
+    __call__ = nn.Module.__call__  # a ParameterList refuses to be called
+
+
 class MPOLayer(nn.Module):
     """What the layers share: a matrix kept as cores, each core a parameter of its own.
 
@@ -27,11 +36,11 @@ class MPOLayer(nn.Module):
     @property
     def mpo(self) -> MPO:
         """The weight as an MPO, sharing the cores' memory and cut off from autograd."""
-        return MPO(tuple(core.detach() for core in self.cores), self.padding)
+        return MPO(tuple(core.detach() for core in self.cores()), self.padding)
 
     @property
     def central(self) -> nn.Parameter:
-        """The central core, the one that light fine-tuning leaves alone."""
+        """The central core, the one that light fine-tuning leaves alone; without numbers where it is offloaded, `mpo` has them."""
         return self.cores[len(self.cores) // 2]
 
     def set_mpo(self, mpo: MPO) -> None:
@@ -42,20 +51,19 @@ class MPOLayer(nn.Module):
         ValueError
             If the matrix would have another size.
         """
-        if hasattr(self, "cores") and (self.mpo.shape.in_size, self.mpo.shape.out_size) != (
-            mpo.shape.in_size,
-            mpo.shape.out_size,
-        ):
-            raise ValueError(f"the layer's size stays, got {mpo.shape} for {self.mpo.shape}")
-        self.cores = nn.ParameterList(nn.Parameter(core.detach().clone()) for core in mpo.cores)
+        if hasattr(self, "cores"):
+            old, new = self.mpo.shape, mpo.shape
+            if (old.in_size, old.out_size) != (new.in_size, new.out_size):
+                raise ValueError(f"the layer's size stays, got {new} for {old}")
+        self.cores = Cores(nn.Parameter(core.detach().clone()) for core in mpo.cores)
         self.padding = mpo.padding
 
     def matrix(self) -> Tensor:
         """The matrix of shape (in, out), rebuilt from the cores unless `cached` keeps it."""
-        return contract(self.cores, self.padding) if self._cached_matrix is None else self._cached_matrix
+        return contract(self.cores(), self.padding) if self._cached_matrix is None else self._cached_matrix
 
     def extra_repr(self) -> str:
-        mpo = self.mpo
+        mpo = MPO(tuple(self.cores), self.padding)  # sizes alone: nothing that is offloaded is read
         legs = " x ".join(".".join(map(str, side)) for side in (mpo.shape.in_legs, mpo.shape.out_legs))
         padding = f", padding {mpo.padding}" if any(mpo.padding) else ""
         bonds = ".".join(map(str, mpo.bonds))
@@ -177,11 +185,17 @@ class MPOEmbedding(MPOLayer):
             If an id is no row's number.
         ValueError
             If the ids are no int32 or int64.
+        NotImplementedError
+            If the model is being exported.
         """
         if ids.dtype not in (torch.int32, torch.int64):
             raise ValueError(f"ids are int32 or int64, got {ids.dtype}")
         if self._cached_matrix is not None:
             return F.embedding(ids, self._cached_matrix)
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            raise NotImplementedError(
+                "an MPO embedding's lookup cannot be exported, for its steps depend on the ids; export what decompress returns"
+            )
         return self._looked_up(ids)
 
     @torch.compiler.disable  # what there is to do depends on which ids there are
@@ -194,12 +208,13 @@ class MPOEmbedding(MPOLayer):
         return F.embedding(places, rows)
 
     def _rows(self, ids: Tensor) -> Tensor:
-        shape = self.mpo.shape
+        cores = self.cores()
+        shape = MPO(cores, self.padding).shape
         if len(ids) and not 0 <= ids[0] <= ids[-1] < shape.in_size:  # `unique` has sorted them
             raise IndexError(f"ids are 0 to {shape.in_size - 1}, got {ids[0].item()} to {ids[-1].item()}")
         digits = torch.unravel_index(ids, shape.in_legs)
-        rows = self.cores[0][0, digits[0]]  # (ids, out legs so far, bond)
-        for core, digit in zip(self.cores[1:], digits[1:], strict=True):
+        rows = cores[0][0, digits[0]]  # (ids, out legs so far, bond)
+        for core, digit in zip(cores[1:], digits[1:], strict=True):
             # All rows with one digit meet one slice of the core, in one product.
             order = digit.argsort()
             groups = rows[order].split(digit.bincount(minlength=core.shape[1]).tolist())
@@ -248,7 +263,7 @@ def cached(model: nn.Module):
     try:
         with torch.no_grad():
             for layer in layers:
-                layer._cached_matrix = contract(layer.cores, layer.padding)
+                layer._cached_matrix = contract(layer.cores(), layer.padding)
         yield model
     finally:
         for layer in layers:

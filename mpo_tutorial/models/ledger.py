@@ -1,13 +1,12 @@
 """The ledger: what each matrix of a model holds before and after it becomes an MPO."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar
 
 from torch import nn
 
-from mpo_tutorial.models.families import place
+from mpo_tutorial.models.families import matches, place
 from mpo_tutorial.models.layers import MPOLayer
 
 
@@ -63,9 +62,9 @@ class Ledger:
         named = ((name, module) for name, module in model.named_modules() if isinstance(module, MPOLayer))
         return cls(tuple(Row.of(name, layer, None) for name, layer in named))
 
-    def only(self, parts: Sequence[str]) -> "Ledger":
-        """The rows of some of `families.PARTS`."""
-        return Ledger(tuple(row for row in self.rows if place(row.name).part in parts))
+    def only(self, matrices: str) -> "Ledger":
+        """The rows of some matrices, chosen as in `families.split_words`."""
+        return Ledger(tuple(row for row in self.rows if matches(row.name, matrices)))
 
     def by_kind(self) -> dict[str, "Ledger"]:
         """The matrices of all layers together, query, key and so on each for itself."""
@@ -159,9 +158,9 @@ class Trained:
         """All but the central cores, which `rest="all"` trains."""
         return self.total - self.ledger.central
 
-    def only(self, parts: Sequence[str]) -> "Trained":
-        """The same with the matrices of some parts alone."""
-        return Trained(self.name, self.dense, self.ledger.only(parts))
+    def only(self, matrices: str) -> "Trained":
+        """The same with some matrices alone."""
+        return Trained(self.name, self.dense, self.ledger.only(matrices))
 
     def cells(self) -> tuple[str, ...]:
         """The row as text under `HEAD`."""

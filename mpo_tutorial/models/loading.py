@@ -91,7 +91,7 @@ def load_pretrained(path: str, auto: type, **options) -> tuple["PreTrainedModel"
     ------
     ValueError
         If files are missing, damaged or quantised, hold fewer or more layers than the config describes, or the tokenizer
-        has no words.
+        has no words or more than the embedding.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -119,6 +119,12 @@ def load_pretrained(path: str, auto: type, **options) -> tuple["PreTrainedModel"
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ValueError(
             f"a model's folder holds its tokenizer, {path} has none with words in it; save it there as well"
+        )
+    words, rows = 1 + max(tokenizer.get_vocab().values()), model.config.vocab_size
+    if words > rows:
+        raise ValueError(
+            f"a tokenizer's words must be rows of the embedding, {path} has {words} words and {rows} rows; save the model's own "
+            "tokenizer there, or give the model more rows with resize_token_embeddings"
         )
     return model, tokenizer
 

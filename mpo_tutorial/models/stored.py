@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,13 @@ MOST_PER_NUMBER = 100  # sizes of a config are this much below the numbers in th
 MOST_TENSORS, MOST_NUMBERS = 1000, 100_000  # taken for those of a config without files: 1,000 layers, 10 million words
 
 
-def weight_files(path: str, **where) -> dict[str, Path]:
+def weight_files(path: str, variant: str | None = None, **where) -> dict[str, Path]:
     """The safetensors files of a folder or of a model on the hub, by name.
 
     Parameters
     ----------
+    variant : str, optional
+        As in transformers: "fp16" for the file model.fp16.safetensors.
     where
         Options of transformers' `cached_file`, such as `revision`.
 
@@ -36,8 +39,10 @@ def weight_files(path: str, **where) -> dict[str, Path]:
     def file(name: str) -> str | None:
         return cached_file(path, name, **where, _raise_exceptions_for_missing_entries=False)
 
-    found = {WEIGHTS: file(WEIGHTS)}
-    if found[WEIGHTS] is None and (index := file(f"{WEIGHTS}.index.json")) is not None:
+    infix = "" if variant is None else f".{variant}"
+    whole = WEIGHTS.replace(".", f"{infix}.")
+    found = {whole: file(whole)}
+    if found[whole] is None and (index := file(f"{WEIGHTS}.index{infix}.json")) is not None:
         found = {name: file(name) for name in _names_in_index(Path(index))}
     for name, where_it_is in found.items():
         if where_it_is is None:
@@ -55,6 +60,18 @@ def shapes_in(files: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
         except SafetensorError as error:
             raise ValueError(f"{file} is no whole safetensors file: {error}") from error
     return shapes
+
+
+def saved_sha256(path: str, **where) -> dict[str, str]:
+    """The SHA-256 that the config.json beside a model's files says they have, by name; empty where it says nothing."""
+    from transformers.utils import cached_file
+
+    config = cached_file(path, "config.json", **where, _raise_exceptions_for_missing_entries=False)
+    found = None
+    if config is not None:
+        with suppress(ValueError, AttributeError):
+            found = json.loads(Path(config).read_text(encoding="utf-8")).get("mpo_sha256")
+    return found if isinstance(found, dict) else {}
 
 
 def sha256_of(files: Mapping[str, Path]) -> dict[str, str]:

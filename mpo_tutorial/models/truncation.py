@@ -1,7 +1,10 @@
 """Cutting a whole model: which bonds to keep, by a cap, a cutoff, a share or a total, and with which cores."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import nn
@@ -11,10 +14,54 @@ from mpo_tutorial.maths.budget import allocate
 from mpo_tutorial.maths.entropy import Spectra
 from mpo_tutorial.maths.fitting import SWEEPS, fit
 from mpo_tutorial.maths.mpo import MPO
-from mpo_tutorial.maths.shapes import Shape
+from mpo_tutorial.maths.shapes import Shape, is_integer
 from mpo_tutorial.models.activations import Moments
-from mpo_tutorial.models.convert import layers_of_part
+from mpo_tutorial.models.families import mpo_matrices, split_words
 from mpo_tutorial.models.layers import MPOLinear
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How far to cut which matrices. Exactly one of the first four is given; `truncate(model, **vars(cut))` does it.
+
+    Parameters
+    ----------
+    max_bond : int, optional
+        Cap on every bond.
+    cutoff : float in [0, 1), optional
+        Relative weight that a bond may lose, as in `MPO.truncate`.
+    ratio : float, optional
+        Share of its dense parameters that each matrix may keep at most.
+    n_params : int, optional
+        Parameters of all cores together; bonds are allotted.
+    matrices : str
+        As in `families.split_words`.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one limit is given, or it is no positive number (a cutoff: no number in [0, 1)), or the matrices are unknown.
+    """
+
+    max_bond: int | None = None
+    cutoff: float | None = None
+    ratio: float | None = None
+    n_params: int | None = None
+    matrices: str = "all"
+
+    def __post_init__(self):
+        limits = {name: value for name, value in vars(self).items() if name != "matrices"}
+        given = {name: limit for name, limit in limits.items() if limit is not None}
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(limits)}, got {given or 'none'}")
+        for name, limit in given.items():
+            if name in ("max_bond", "n_params") and (not is_integer(limit) or limit < 1):
+                raise ValueError(f"{name} is an integer of at least 1, got {limit!r}")
+            if name == "ratio" and not (isinstance(limit, Real) and 0 < limit < math.inf):
+                raise ValueError(f"a ratio is a finite number above 0, got {limit!r}")
+            if name == "cutoff" and not (isinstance(limit, Real) and 0 <= limit < 1):
+                raise ValueError(f"a cutoff lies in [0, 1), got {limit!r}")
+        split_words(self.matrices)
 
 
 def truncate(
@@ -24,7 +71,7 @@ def truncate(
     cutoff: float | None = None,
     ratio: float | None = None,
     n_params: int | None = None,
-    part: str = "all",
+    matrices: str = "all",
     moments: Mapping[str, Moments] | None = None,
     sweeps: int = SWEEPS,
     progress: bool = False,
@@ -42,10 +89,10 @@ def truncate(
     ratio : float, optional
         Each matrix gets the largest cap with which its cores have at most this share of the dense matrix's parameters.
     n_params : int, optional
-        Parameters that all cores of the part have together at most; `budget.allocate` shares them out, each error counted
+        Parameters that all their cores have together at most; `budget.allocate` shares them out, each error counted
         relative to its matrix, so that large matrices are cut hardest.
-    part : str
-        As in `layers_of_part`.
+    matrices : str
+        Which, as in `families.split_words`.
     moments : mapping of layers' names to Moments, optional
         What `input_moments` returned for the uncut model. Without it each matrix is cut by its own singular values, the plain
         way; with it the outputs on such inputs are brought close to what they were. Layers without an entry, such as
@@ -58,17 +105,13 @@ def truncate(
     Raises
     ------
     ValueError
-        If not exactly one limit is given, it cannot be kept to (the message says how far it can go), the part is unknown
-        or has no MPO layer, or the moments are of other layers.
+        If not exactly one limit is given, it cannot be kept to (the message says how far it can go), the matrices are unknown
+        or none is an MPO, or the moments are of other layers.
     """
-    limits = {"max_bond": max_bond, "cutoff": cutoff, "ratio": ratio, "n_params": n_params}
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of {', '.join(limits)}, got {given or 'none'}")
-    chosen = set(layers_of_part(model, part))
-    layers = {name: layer for name, layer in model.named_modules() if layer in chosen}
+    Cut(max_bond, cutoff, ratio, n_params, matrices)
+    layers = mpo_matrices(model, matrices)
     if not layers:
-        raise ValueError(f"there is nothing to truncate, the model has no MPO layer in the part {part!r}")
+        raise ValueError(f"there is nothing to truncate, the model has no MPO layer among {matrices!r}")
     moments = moments or {}
     _check_moments(moments, model)
     caps = dict.fromkeys(layers, max_bond)

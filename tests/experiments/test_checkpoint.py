@@ -153,7 +153,9 @@ def test_a_compressed_base_is_used_as_it_is(tasks):
 def test_a_pooler_that_begins_anew_is_trained_whole_and_no_part_of_the_base(
     tiny_config, tiny_model, tiny_task, tmp_path
 ):
-    AutoModelForMaskedLM.from_config(tiny_config("bert", vocab_size=30522)).save_pretrained(tmp_path / "words")
+    AutoModelForMaskedLM.from_config(tiny_config("bert", vocab_size=30522, max_position_embeddings=64)).save_pretrained(
+        tmp_path / "words"
+    )
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "words")
     config = RunConfig(model=str(tmp_path / "words"), task=tiny_task, train_size=96, epochs=1)
     first, other = (prepare(replace(config, seed=seed)) for seed in (0, 1))

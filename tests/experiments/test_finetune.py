@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from mpo_tutorial.course.demo import demo
 from mpo_tutorial.experiments import finetune, training
@@ -15,6 +17,7 @@ from mpo_tutorial.experiments.compare import compare
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.finetune import evaluate, locked, predict, prepare, run
 from mpo_tutorial.experiments.statistics import correct_sentences
+from mpo_tutorial.experiments.tasks import tokenise
 from mpo_tutorial.models.layers import mpo_layers
 from mpo_tutorial.models.loading import load
 
@@ -241,3 +244,21 @@ def test_bad_configs_are_refused(options, message):
 def test_paths_of_a_run_are_its_own(config, tmp_path):
     run(prepare(config), Path(tmp_path / "run"), progress=False, keep_weights=False, splits=("validation",))
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".lock", "record.json"]
+
+
+@pytest.mark.parametrize(
+    ("family", "most"), [("bert", 32), ("roberta", 30), ("distilbert", 32)]
+)  # RoBERTa counts from 2
+def test_texts_longer_than_the_models_positions_are_refused(config, tiny_config, tmp_path, family, most):
+    folder = shutil.copytree(config.model, tmp_path / "model")
+    small = tiny_config(family, vocab_size=30522)
+    AutoModelForSequenceClassification.from_config(small).save_pretrained(folder)
+    config = replace(config, model=str(folder), max_length=most + 1)
+    with pytest.raises(
+        ValueError, match=f"has positions for {most} tokens, max_length is {most + 1}; take --max-length"
+    ):
+        prepare(config)
+    prepared = prepare(replace(config, max_length=most))
+    dataset = tokenise([("good " * 40, 0)] * 2, prepared.tokenizer, most)
+    assert len(dataset[0]["input_ids"]) == most
+    assert predict(prepared.model, dataset, prepared.tokenizer).shape == (2,)

@@ -24,12 +24,12 @@ def test_svd_is_the_best_approximation_of_its_rank(size, seed, keep):
     keep = min(keep, *size)
     u, s, vh = svd(matrix, keep)
     exact = np.linalg.svd(matrix.numpy(), compute_uv=False)
-    np.testing.assert_allclose(s.numpy(), exact[:keep], atol=1e-14 * exact[0])
+    np.testing.assert_allclose(s.numpy(), exact[:keep], atol=1e-12 * exact[0])
     error = torch.linalg.matrix_norm(u * s @ vh - matrix).item()
-    assert error == pytest.approx(np.linalg.norm(exact[keep:]), abs=1e-13 * exact[0])
+    assert error == pytest.approx(np.linalg.norm(exact[keep:]), abs=1e-12 * exact[0])
     short = u if size[0] <= size[1] else vh.T
     torch.testing.assert_close(short.T @ short, torch.eye(keep, dtype=torch.float64))
-    assert (short.gather(0, short.abs().argmax(0, keepdim=True)) > 0).all()
+    assert (short.amax(0) >= (1 - 1e-4) * short.abs().amax(0)).all()
 
 
 @pytest.mark.parametrize("size", [(3, 40), (40, 3), (8, 9)])
@@ -37,7 +37,7 @@ def test_svd_is_the_best_approximation_of_its_rank(size, seed, keep):
 def test_a_split_is_an_isometry_and_the_rest(size, dtype):
     matrix = random(size, 0).to(dtype)
     u, s, v = split(matrix, 2)
-    rounding = 20 * torch.finfo(dtype).eps
+    rounding = 100 * torch.finfo(dtype).eps
     torch.testing.assert_close(u.T @ u, torch.eye(2, dtype=dtype), atol=rounding, rtol=0)
     best, weights, vh = svd(matrix, 2)
     torch.testing.assert_close(u * s @ v, best * weights @ vh, atol=10 * rounding, rtol=0)
@@ -64,19 +64,35 @@ def test_singular_values_are_those_of_numpy(size, seed, rank):
     for matrix in (random(size, seed), random(size, seed, rank)):
         values = singular_values(matrix)
         exact = np.linalg.svd(matrix.numpy(), compute_uv=False)
-        np.testing.assert_allclose(values.numpy(), exact, atol=1e-14 * exact[0])
+        np.testing.assert_allclose(values.numpy(), exact, atol=1e-12 * exact[0])
         assert (values[:-1] >= values[1:]).all()
 
 
 @pytest.mark.parametrize("size", [(4, 40), (40, 4), (4, 5)])
 def test_small_singular_values_keep_their_digits(size):
     left, right = (torch.linalg.qr(random((n, 4), seed))[0] for seed, n in enumerate(size))
-    spectrum = torch.tensor([1.0, 5e-9, 1e-11, 1e-13], dtype=torch.float64)
+    spectrum = torch.tensor(
+        [1.0, 5e-9, 1e-10, 1e-11], dtype=torch.float64
+    )  # of squares no more than 1e-8 would be left
     matrix = left * spectrum @ right.T
-    torch.testing.assert_close(singular_values(matrix), spectrum, atol=1e-15, rtol=1e-3)
+    torch.testing.assert_close(singular_values(matrix), spectrum, atol=1e-13, rtol=0)
     u, s, vh = svd(matrix, 2)
-    torch.testing.assert_close(s, spectrum[:2], atol=1e-15, rtol=1e-6)
-    assert torch.linalg.matrix_norm(u * s @ vh - matrix).item() == pytest.approx(1e-11, rel=1e-2)
+    torch.testing.assert_close(s, spectrum[:2], atol=1e-13, rtol=0)
+    assert torch.linalg.matrix_norm(u * s @ vh - matrix).item() == pytest.approx(1e-10, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [5, 6, 12])
+def test_rounding_chooses_no_sign_between_entries_of_one_magnitude(columns, dtype):
+    """All entries of the left vectors are 1/2 or -1/2: those of the first row are positive, however the last digits fall."""
+    signs = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64)
+    right = torch.linalg.qr(random((columns, 4), 0))[0]
+    matrix = signs / 2 * torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64) @ right.T
+    for seed in range(20):
+        shaken = (matrix + torch.finfo(dtype).eps * random((4, columns), seed)).to(dtype)
+        torch.testing.assert_close(svd(shaken)[0], (signs / 2).to(dtype), atol=1e-5, rtol=0)
+        torch.testing.assert_close(svd(shaken.T)[2], (signs.T / 2).to(dtype), atol=1e-5, rtol=0)
+        torch.testing.assert_close(split(shaken)[0], (signs / 2).to(dtype), atol=1e-5, rtol=0)
 
 
 def test_qr_has_a_positive_diagonal():

@@ -89,6 +89,16 @@ def test_ising_ground_state_is_the_lowest_of_its_sector(n, parity, field, coupli
     assert energy == pytest.approx(np.linalg.eigvalsh(other_sector_away)[0])
 
 
+@pytest.mark.parametrize("n", range(3, 11))
+@pytest.mark.parametrize("parity", [1, -1])
+@pytest.mark.parametrize("field", [0.1, 0.5, 1.0, 2.0])
+def test_of_equal_amplitudes_the_first_is_positive(n, parity, field):
+    """All up and all down weigh most, and in the odd sector with opposite signs: rounding must not choose between them."""
+    _, state = ising_ground_state(n, field, parity=parity)
+    assert state[0] > 0
+    assert state[-1] == pytest.approx(parity * state[0])
+
+
 @pytest.mark.parametrize("n", [3, 6, 11, 12])
 @pytest.mark.parametrize("field", [0.0, 0.4, 1.0, 3.0])
 def test_ising_energy_is_the_closed_form(n, field):

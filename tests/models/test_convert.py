@@ -5,8 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mpo_tutorial.models.convert import count, decompose, freeze
+from mpo_tutorial.models.convert import count, decompose, decompress, freeze
+from mpo_tutorial.models.families import USUAL_PARTS
 from mpo_tutorial.models.layers import MPOLinear, cached, mpo_layers
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.truncation import truncate
@@ -148,3 +150,27 @@ def test_an_encoder_with_tensors_missing_or_of_another_shape_is_refused(tiny_mod
         save_file(changed, folder / "model.safetensors", {"format": "pt"})
         with pytest.raises(ValueError, match=f"1 tensors are missing or of another shape, the first is bert.{name}"):
             load(str(folder), 2, seed=0)
+
+
+@pytest.mark.parametrize(("which", "dense"), [(USUAL_PARTS, False), (USUAL_PARTS, True), (["all"], True)])
+def test_exported_a_model_computes_the_same(tiny, which, dense):
+    decompose(tiny, which=which, max_bond=5)
+    model = decompress(tiny) if dense else tiny
+    ids = torch.tensor([[101, 3, 2045, 102], [101, 9, 8, 102]])
+    with torch.no_grad():
+        exported = torch.export.export(model, (ids,)).module()
+        assert torch.equal(exported(ids).logits, model(ids).logits)
+
+
+def test_a_tokenizer_with_more_words_than_the_embedding_has_rows_is_refused(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens("cinematographically")
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"must be rows of the embedding, .* has 30523 words and 30522 rows; save"):
+        load(str(folder))
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+    model.resize_token_embeddings(30523)
+    model.save_pretrained(folder)
+    model, tokenizer = load(str(folder))
+    assert model(**tokenizer("cinematographically good", return_tensors="pt")).logits.shape == (1, 2)

@@ -192,6 +192,16 @@ def test_the_embedding_compiles_around_its_lookup(table):
     torch.testing.assert_close(compiled(ids), layer(ids))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated")
+def test_the_embedding_says_what_to_do_for_an_export(table):
+    layer, ids = MPOEmbedding.from_dense(table, SHAPE), torch.tensor([3, 1, 23])
+    for export in (torch.export.export, torch.jit.trace):
+        with pytest.raises(NotImplementedError, match=r"cannot be exported, .*; export what decompress returns"):
+            export(layer, (ids,))
+    with cached(layer):
+        torch.testing.assert_close(torch.export.export(layer, (ids,)).module()(ids), table(ids))
+
+
 @pytest.mark.parametrize("max_bond", [None, 3])
 def test_new_layers_spread_as_new_dense_ones_do(max_bond):
     """Variance 1 / (3 in) of nn.Linear, 1 of nn.Embedding, within four standard errors over new layers."""

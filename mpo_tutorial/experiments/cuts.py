@@ -1,0 +1,248 @@
+"""What cutting costs: tuned models cut without retraining, in each way, to each size, in each part; a study.
+
+Its first stage looks at the uncut models, `bonds` caps the bonds of one of them, and `ratios` cuts them all to shares of the
+dense parameters: the plain way, with corrected biases, fitted to the inputs, or with the bonds allotted.
+"""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache, partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.finetune import correct, prepare, run
+from mpo_tutorial.experiments.statistics import score
+from mpo_tutorial.experiments.study import Point, Setting, Study
+from mpo_tutorial.experiments.tasks import tokenise
+from mpo_tutorial.experiments.tuned import Tuned, config_of_run, unused_sentences
+from mpo_tutorial.maths.entropy import entropy, schmidt_values
+from mpo_tutorial.models.activations import hidden_states, state_errors
+from mpo_tutorial.models.convert import decompose
+from mpo_tutorial.models.families import KINDS, dense_matrices, mpo_matrices, place
+from mpo_tutorial.models.layers import MPOLayer, mpo_layers
+from mpo_tutorial.models.truncation import Cut, bonds_of_ratio, truncate
+
+VERSION = 1
+PARTS = ("all", "attention", "feed-forward")
+SHARES = tuple(k / 12 for k in range(12, 0, -1))  # of the largest bond; for the embedded model 192, 176 .. 16
+# Each way's options of `truncate`; with "moments" those of the run's model are given besides. The others cut each
+# matrix to the ratio; "allotted" has the same number of parameters for all of them, and `budget.allocate` shares it out.
+WAYS = {"plain": {}, "bias": {"moments": True, "sweeps": 0}, "fitted": {"moments": True}}
+ALLOTTED = "allotted"
+RATIOS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2)
+LAYER_RATIO = 0.4  # where the plain way has fallen and the fitted one has not, on the embedded model
+MOST_SENTENCES = 1000
+STATES_OF = 128  # sentences whose hidden states are compared
+
+
+def study(
+    runs: Sequence[Path],
+    *,
+    ratios: Sequence[float] = RATIOS,
+    layer_ratio: float = LAYER_RATIO,
+    n_sentences: int = MOST_SENTENCES,
+) -> Study:
+    """Of some light runs; the bonds of the first are capped and it is measured on the validation sentences.
+
+    The ratios are measured on training sentences that the runs did not use.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        Folders of finished light runs that differ in nothing but the seed.
+    ratios : sequence of float
+        What every matrix of a part is cut to.
+    layer_ratio : float
+        What the matrices of a single encoder layer, or of a single kind, are cut to, the others left whole.
+    n_sentences : int
+        At most so many of the unused sentences.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As in `config_of_run`; or if there is no run, or runs differ in more than the seed.
+    """
+    configs = _configs(runs)
+    seeds = [config["seed"] for config in configs]
+
+    def uncut(_points: list[Point]) -> list[Setting]:
+        return [{"seed": config["seed"], "config": config, "sentences": n_sentences} for config in configs]
+
+    def bonds(points: list[Point]) -> list[Setting]:
+        largest = points[0]["result"]["largest_bond"]
+        caps = sorted({max(1, round(largest * share)) for share in SHARES}, reverse=True)
+        return [{"seed": seeds[0], "cut": {"max_bond": cap, "matrices": part}} for part in PARTS for cap in caps]
+
+    def by_ratio(points: list[Point]) -> list[Setting]:
+        layers = [f"*.{number}.*" for number in points[0]["result"]["layers"]]
+        settings: list[tuple[str, float, str]] = []
+        for ratio in sorted({*ratios, layer_ratio}, reverse=True):
+            chosen = [*PARTS] * (ratio in ratios) + [*layers, *KINDS] * (ratio == layer_ratio)
+            settings += [(way, ratio, matrices) for way in WAYS for matrices in chosen]
+        settings += [(ALLOTTED, ratio, part) for ratio in ratios for part in PARTS]
+        settings += [("plain", ratio, "embedding") for ratio in ratios]
+        return [
+            {"seed": seed, "way": way, "cut": {"ratio": ratio, "matrices": matrices}}
+            for seed, (way, ratio, matrices) in product(seeds, settings)
+        ]
+
+    measure_runs = partial(measure, dict(zip(seeds, map(str, runs), strict=True)), n_sentences)
+    return Study("cuts", VERSION, measure_runs, {"uncut": uncut, "bonds": bonds, "ratios": by_ratio}, describe=describe)
+
+
+def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False) -> list[Path]:
+    """Folders of light runs of a config with the seeds 0, 1, ..., for the study; finished ones are read if `resume`.
+
+    Raises
+    ------
+    InterruptedError, OSError, ValueError
+        As in `run`; and before anything is trained, what the study would refuse in the end.
+    """
+    untrained = prepare(config)
+    unused_sentences(untrained)
+    list(dense_matrices(untrained.model, "embedding"))
+    for name, layer in mpo_matrices(untrained.model).items():
+        bonds_of_ratio(name, layer.mpo.shape, min(RATIOS))
+    folders = [out / f"seed-{seed}" for seed in range(seeds)]
+    for seed, folder in enumerate(folders):
+        run(prepare(replace(config, seed=seed)), folder, resume=resume, splits=("validation",))
+    return folders
+
+
+def measure(runs: Mapping[int, str], n_sentences: int, setting: Setting) -> dict:
+    """Counts of what was cut, accuracy, and for the ratios the errors of the hidden states."""
+    opened = _opened(runs[setting["seed"]], n_sentences)
+    if "config" in setting:
+        return opened.uncut()
+    cut = Cut(**setting["cut"])
+    return opened.capped(cut) if cut.max_bond is not None else opened.shrunk(setting["way"], cut)
+
+
+def describe(point: Point) -> str:
+    setting, result = point["setting"], point["result"]
+    cut = ", ".join(f"{name} {value}" for name, value in setting.get("cut", {}).items()) or "uncut"
+    accuracy = result.get("accuracy", result.get("validation"))["accuracy"]
+    return f"seed {setting['seed']}, {setting.get('way', 'plain')}, {cut}: {accuracy:.3f}"
+
+
+class _Run:
+    """One tuned model, and what is measured of it."""
+
+    def __init__(self, folder: Path, n_sentences: int):
+        self.tuned = Tuned.of_run(folder)
+        self.model, self.tokenizer = self.tuned.model, self.tuned.prepared.tokenizer
+        self.rows = tokenise(self.tuned.unused[:n_sentences], self.tokenizer, self.tuned.prepared.config.max_length)
+        self.layers = mpo_matrices(self.model)
+        self._all_cut = lru_cache(maxsize=1)(self._cut_all)  # several parts of one cut follow each other
+
+    def uncut(self) -> dict:
+        validation = [label for _, label in self.tuned.prepared.task.splits["validation"]]
+        numbers = {re.search(r"layers?\.\d+", name)[0]: None for name in self.layers if place(name).layer is not None}
+        return {
+            "dense": self.tuned.prepared.ledger.dense,
+            "largest_bond": self.tuned.largest_bond,
+            "layers": list(numbers),
+            "chance": {"validation": _chance(validation), "unused": _chance(list(self.rows["labels"]))},
+            **self._measured(self.model),
+        }
+
+    def capped(self, cut: Cut) -> dict:
+        """Counts of all matrices, entropy of those that were cut, accuracy on the validation sentences."""
+        model = self.tuned.truncated(cut)
+        layers = mpo_layers(model)
+        central = sum(layer.central.numel() for layer in layers)
+        parameters = sum(layer.mpo.n_params for layer in layers)
+        entropies = [central_entropy(layer) for layer in mpo_matrices(model, cut.matrices).values()]
+        return {
+            "central": central,
+            "auxiliary": parameters - central,
+            "parameters": parameters,
+            "ratio": parameters / self.tuned.prepared.ledger.dense,
+            "entropy": float(np.mean(entropies)),
+            "validation": score(self.tuned.correct(model)),
+        }
+
+    def shrunk(self, way: str, cut: Cut) -> dict:
+        """Counts of the matrices that were cut, and what is measured of the model with them in it."""
+        found = self._cut(way, cut)
+        model = copy.deepcopy(self.model)
+        for name, layer in found.items():
+            model.set_submodule(name, layer)
+        mpos = [layer.mpo for layer in found.values()]
+        return {
+            "parameters": sum(mpo.n_params for mpo in mpos),
+            "dense": sum(mpo.shape.in_size * mpo.shape.out_size for mpo in mpos),
+            **self._measured(model),
+        }
+
+    def _cut(self, way: str, cut: Cut) -> dict[str, MPOLayer]:
+        """The chosen layers, cut."""
+        if way == ALLOTTED:
+            shapes = [layer.mpo.shape for layer in mpo_matrices(self.model, cut.matrices).values()]
+            n_params = sum(shape.n_params(bonds_of_ratio(cut.matrices, shape, cut.ratio)) for shape in shapes)
+            return mpo_matrices(self.tuned.truncated(Cut(n_params=n_params, matrices=cut.matrices)), cut.matrices)
+        if cut.matrices == "embedding":
+            model = copy.deepcopy(self._with_embedding)
+            truncate(model, **vars(cut))
+            return mpo_matrices(model, cut.matrices)
+        layers = self._all_cut(way, cut.ratio)
+        return {name: layers[name] for name in mpo_matrices(self.model, cut.matrices)}
+
+    def _cut_all(self, way: str, ratio: float) -> dict[str, MPOLayer]:
+        options = {**WAYS[way], **({"moments": self.tuned.moments} if "moments" in WAYS[way] else {})}
+        return mpo_matrices(self.tuned.truncated(Cut(ratio=ratio), **options))
+
+    @cached_property
+    def _with_embedding(self):
+        model = copy.deepcopy(self.model)
+        decompose(model, matrices="embedding")
+        return model
+
+    def _measured(self, model) -> dict:
+        return {
+            "accuracy": score(correct(model, self.rows, self.tokenizer)),
+            "states": state_errors(self._states(model), self._whole_states),
+        }
+
+    @cached_property
+    def _whole_states(self) -> list[Tensor]:
+        return self._states(self.model)
+
+    def _states(self, model) -> list[Tensor]:
+        rows = self.rows.select(range(min(STATES_OF, len(self.rows))))
+        return hidden_states(model, rows, self.tokenizer)
+
+
+_opened = lru_cache(maxsize=1)(_Run)  # of the seed under way
+
+
+def central_entropy(layer: MPOLayer) -> float:
+    """Mean entropy of the bonds beside the central core of an MPO with three or more, in nats."""
+    shape, matrix = layer.mpo.shape, layer.mpo.to_matrix()
+    cuts = (shape.central, shape.central + 1)
+    return float(np.mean([entropy(schmidt_values(matrix, shape, cut)) for cut in cuts]))
+
+
+def _chance(labels: list) -> float:
+    return max(map(labels.count, labels)) / len(labels)
+
+
+def _configs(runs: Sequence[Path]) -> list[dict]:
+    """The configs of the runs, checked to differ in the seed alone."""
+    if not runs:
+        raise ValueError("the folder of a finished light run is needed at least, got none")
+    configs = [config_of_run(run).as_dict() for run in runs]
+    seeds = [config["seed"] for config in configs]
+    others = [{name: value for name, value in config.items() if name != "seed"} for config in configs]
+    differing = sorted({name for other in others for name in other if other[name] != others[0][name]})
+    if differing or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"runs differ in the seed and in nothing else, got seeds {seeds}, differing {differing or 'in nothing'}"
+        )
+    return configs

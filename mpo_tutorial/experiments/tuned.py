@@ -1,0 +1,138 @@
+"""A tuned model: put together from a finished light run, cut in copies, and evaluated."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mpo_tutorial.experiments import checkpoint, records
+from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.finetune import Prepared, correct, prepare
+from mpo_tutorial.experiments.tasks import Row
+from mpo_tutorial.models.activations import Moments, input_moments
+from mpo_tutorial.models.layers import cached, mpo_layers
+from mpo_tutorial.models.truncation import Cut, truncate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+CALIBRATION = 256  # training sentences that moments are of
+CHUNK = 50  # sentences between two steps of a progress bar
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A model after light fine-tuning. Cutting makes a copy, the model itself stays as it is."""
+
+    prepared: Prepared
+
+    @classmethod
+    def of(cls, config: RunConfig, weights: Path) -> "Tuned":
+        """Of a finished run. Errors as in `prepare` and `load_task_file`."""
+        prepared = prepare(config)
+        checkpoint.load_task_file(prepared.model, prepared.base, weights)
+        return cls(prepared)
+
+    @classmethod
+    def of_run(cls, run: Path) -> "Tuned":
+        """Of the folder of a finished light run. Errors as in `config_of_run` and `of`."""
+        return cls.of(config_of_run(run), run / "task.safetensors")
+
+    @classmethod
+    def shipped(cls) -> "Tuned":
+        """The run with seed 0 of the record "cuts"; its trained tensors are in the package."""
+        first, *_ = records.shipped_points("cuts")
+        with resources.as_file(resources.files("mpo_tutorial.records") / "tuned.safetensors") as weights:
+            return cls.of(RunConfig(**first["setting"]["config"]), weights)
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        return self.prepared.model
+
+    @property
+    def largest_bond(self) -> int:
+        return max(max(layer.mpo.bonds) for layer in mpo_layers(self.model))
+
+    @cached_property
+    def moments(self) -> dict[str, Moments]:
+        """Of the inputs that the model's layers get from sentences that it was trained on."""
+        config = self.prepared.config
+        sentences = [text for text, _ in self.prepared.task.train(config.train_size)[:CALIBRATION]]
+        return input_moments(self.model, self.prepared.tokenizer, sentences, max_length=config.max_length)
+
+    @cached_property
+    def unused(self) -> list[Row]:
+        """Training sentences of the task that the run was not trained on. It is a ValueError if there is none."""
+        return unused_sentences(self.prepared)
+
+    def truncated(self, cut: Cut, **options) -> "PreTrainedModel":
+        """A copy of the model with some bonds cut; options and errors as in `truncate`."""
+        model = copy.deepcopy(self.model)
+        truncate(model, **vars(cut), **options)
+        return model
+
+    def correct(
+        self,
+        model: "PreTrainedModel",
+        n: int | None = None,
+        advance: Callable[[float], None] = lambda _: None,
+    ) -> np.ndarray:
+        """Which of the first n validation sentences (None: all) a model, cut or not, puts into the right class.
+
+        Parameters
+        ----------
+        advance : callable
+            Is told the share that is done, from time to time.
+
+        Returns
+        -------
+        boolean array of shape (n,)
+        """
+        dataset: Dataset = self.prepared.dataset("validation")
+        dataset = dataset.select(range(min(n or len(dataset), len(dataset))))
+        found = []
+        with cached(model):
+            for start in range(0, len(dataset), CHUNK):
+                chunk = dataset.select(range(start, min(start + CHUNK, len(dataset))))
+                found.append(correct(model, chunk, self.prepared.tokenizer))
+                advance((start + len(chunk)) / len(dataset))
+        return np.concatenate(found)
+
+
+def unused_sentences(prepared: Prepared) -> list[Row]:
+    """Training sentences of a task that a run is not trained on. It is a ValueError if there is none."""
+    task = prepared.task
+    used = set(task.train(prepared.config.train_size))
+    unused = [row for row in task.splits["train"] if row not in used]
+    if not unused:
+        raise ValueError(
+            f"sentences are needed that a run is not trained on, all {len(used)} of {task.name} are used; give a smaller "
+            "--train-size"
+        )
+    return unused
+
+
+def config_of_run(run: Path) -> RunConfig:
+    """The config of a folder with a finished light run: its `record.json` and `task.safetensors`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no finished run.
+    ValueError
+        If the run was no light one with three or more cores.
+    """
+    if not (run / "record.json").is_file() or not (run / "task.safetensors").is_file():
+        raise FileNotFoundError(f"{run} holds no finished run; make one: mpo-tutorial demo, then take runs/demo/light")
+    config = RunConfig(**records.read_record(run / "record.json")["config"])
+    if config.method != "light" or config.cores < 3:
+        raise ValueError(
+            f"a light run with three or more cores is needed, {run} is {config.method}, {config.cores} cores"
+        )
+    return config

@@ -1,0 +1,234 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_studies import hold, measure, stop, study
+
+from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments.study import RECORD, Study, run
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def results(points: list[dict]) -> list[tuple]:
+    return [(point["stage"], point["setting"], point["result"]) for point in points]
+
+
+@pytest.fixture
+def made(tmp_path) -> tuple[list[dict], Path]:
+    """A finished study, and its folder."""
+    return run(study(), tmp_path / "made", progress=False), tmp_path / "made"
+
+
+def test_a_study_makes_its_grid_and_then_what_follows_from_it(made):
+    points, out = made
+    settings = [{"size": size, "seed": seed} for size in (3, 5, 7) for seed in (0, 1)]
+    assert [point["setting"] for point in points[:-1]] == settings
+    assert all(point["result"] == measure(point["setting"]) for point in points)
+    largest = max(points[:-1], key=lambda point: max(point["result"]["values"]))
+    assert (points[-1]["stage"], points[-1]["setting"]) == ("final", {**largest["setting"], "seed": 2})
+    assert records.read_points(out / RECORD) == points
+
+
+def test_a_point_says_what_it_was_made_with(made):
+    for point in made[0]:
+        assert (point["study"], point["version"]) == ("small", 1)
+        assert point["seconds"] > 0
+        assert point["versions"]["numpy"] == np.__version__
+        assert point["hardware"]["threads"] == 1
+        assert point.keys() >= {"command", "date", "peak_memory_bytes"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a point's own peak is not known")
+def test_the_peak_of_a_point_is_its_own(tmp_path):
+    sizes = (300, 1)
+    memory = Study("memory", 1, hold, {"grid": lambda _: [{"megabytes": size} for size in sizes]})
+    large, small = run(memory, tmp_path, progress=False)
+    assert large["peak_memory_bytes"] - small["peak_memory_bytes"] > 200e6
+
+
+def test_only_what_lacks_is_made_and_nothing_is_changed(made):
+    points, out = made
+    path = out / RECORD
+    lines = path.read_text().splitlines(keepends=True)
+    marked = json.loads(lines[0]) | {"result": {"values": [1e6]}}
+    path.write_text(json.dumps(marked) + "\n" + "".join(lines[2:-1]))
+    again = run(study(), out, resume=True, progress=False)
+    assert again[0] == marked
+    assert results(again[1:-1]) == results(points[1:-1])
+    assert again[-1]["setting"] == {"size": 3, "seed": 2}  # the stage follows from the points that are there
+    assert path.read_text().startswith(json.dumps(marked) + "\n" + lines[2])
+
+
+def test_without_resume_the_old_record_is_kept_beside(made):
+    _, out = made
+    before, said = (out / RECORD).read_bytes(), []
+    run(study(sizes=(2,)), out, progress=False, show=said.append)
+    assert (out / f"{RECORD}.old").read_bytes() == before
+    assert "--resume would have gone on" in said[0]
+    assert len(said) == 1 + 2 + 1
+
+
+@pytest.mark.parametrize("damage", [b'{"study": "small", "ver', b"\xff\xfe", b'{"study": "small"}'])
+def test_a_last_line_that_was_cut_off_is_dropped_with_a_word(made, damage):
+    points, out = made
+    path, said = out / RECORD, []
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]) + damage)
+    again = run(study(), out, resume=True, progress=False, show=said.append)
+    assert results(again) == results(points)
+    assert path.read_bytes().startswith(b"".join(lines[:-1]))
+    assert sum("was cut off; its point is made again" in word for word in said) == 1
+
+
+@pytest.mark.parametrize("line", [b"{", b"null", b"[]", b'{"study": "small"}', b""])
+def test_any_other_damage_is_named_and_left_alone(made, line):
+    _, out = made
+    lines = (out / RECORD).read_bytes().splitlines()
+    damaged = b"\n".join([lines[0], line, *lines[1:]]) + b"\n"
+    (out / RECORD).write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"has a point in each line, line 2 of .*record\.jsonl has none"):
+        run(study(), out, resume=True, progress=False)
+    assert (out / RECORD).read_bytes() == damaged
+
+
+def test_another_version_or_grid_says_so_and_offers_both_ways_out(made):
+    _, out = made
+    before = (out / RECORD).read_bytes()
+    ways = "take another --out, or leave out --resume to make all anew"
+    with pytest.raises(ValueError, match=f"points of small, version 1, this is small, version 2: .*{ways}"):
+        run(study(version=2), out, resume=True, progress=False)
+    with pytest.raises(
+        ValueError, match=r"2 points of the stage grid .* \"size\": 3.* give the same options, or leave out --res"
+    ):
+        run(study(sizes=(5, 7)), out, resume=True, progress=False)
+    assert (out / RECORD).read_bytes() == before
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with records.locked(tmp_path), pytest.raises(ValueError, match="one run at a time works in a folder"):
+        run(study(), tmp_path, progress=False)
+
+
+def test_ctrl_c_keeps_the_points_and_says_so(tmp_path):
+    with pytest.raises(
+        InterruptedError, match=r"are kept in .*record\.jsonl, and the same command with --resume goes on"
+    ):
+        run(study(sizes=(3, 4, 5), function=stop), tmp_path, progress=False)
+    assert [point["setting"]["size"] for point in records.read_points(tmp_path / RECORD)] == [3, 3]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from small_studies import study
+from mpo_tutorial.experiments.study import run
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+run(study(), Path(sys.argv[1]), progress=False)
+"""
+
+
+def environment() -> dict[str, str]:
+    folders = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+
+
+def test_a_disk_that_fills_stops_the_study_and_keeps_every_whole_point(made, tmp_path):
+    points, out = made
+    lines = (out / RECORD).read_bytes().splitlines(keepends=True)
+    room = len(lines[0]) + len(lines[1]) + 150
+    command = [sys.executable, "-c", FULL_DISK, tmp_path / "small", str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    assert "OSError: a point could not be written to" in done.stderr
+    kept = records.read_points(tmp_path / "small" / RECORD)
+    assert results(kept) == results(points[:2])
+    assert results(run(study(), tmp_path / "small", resume=True, progress=False)) == results(points)
+
+
+def test_processes_give_the_same_values_also_when_workers_are_killed(made, tmp_path):
+    points, _ = made
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    found = run(study(marks=marks, deaths=2), tmp_path / "out", workers=2, progress=False)
+    assert len(list(marks.iterdir())) == 2
+    assert results(found) == results(points)
+    assert {point["hardware"]["threads"] for point in found} == {1}
+
+
+def test_workers_that_die_again_and_again_end_the_study(tmp_path):
+    (tmp_path / "marks").mkdir()
+    with pytest.raises(OSError, match=r"workers died 4 times in a row, .*take fewer --workers, then --resume"):
+        run(study(marks=tmp_path / "marks", deaths=99), tmp_path / "out", workers=2, progress=False)
+    assert len(records.read_points(tmp_path / "out" / RECORD)) >= 4
+
+
+@contextmanager
+def cluster(folder: Path, workers: int = 2):
+    """A Dask scheduler and its workers, each a command as a reader would type it; yields the address."""
+    file, processes = folder / "scheduler.json", []
+    dask = [str(Path(sys.executable).with_name("dask"))]
+    options = {"env": environment(), "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:
+        scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+        processes.append(subprocess.Popen([*dask, *scheduler], **options))
+        while not file.exists():
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        for _ in range(workers):
+            worker = ["worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
+            processes.append(subprocess.Popen([*dask, *worker], **options))
+        yield address
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()
+
+
+def test_a_dask_cluster_gives_the_same_values_also_when_a_worker_is_killed_twice(made, tmp_path):
+    points, _ = made
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    with cluster(tmp_path) as address:
+        found = run(study(marks=marks, deaths=2), tmp_path / "out", scheduler=address, progress=False)
+    assert len(list(marks.iterdir())) == 2
+    assert results(found) == results(points)
+
+
+def test_a_scheduler_that_does_not_answer_is_told(tmp_path):
+    with pytest.raises(ConnectionError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 within"):
+        run(study(), tmp_path, scheduler="tcp://127.0.0.1:1", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers is an integer of at least 1, got 0"),
+        ({"workers": 2, "scheduler": "tcp://127.0.0.1:1"}, "either workers or a scheduler"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(study(), tmp_path, **options)
+
+
+@pytest.mark.parametrize("options", [{"workers": 2}, {"scheduler": "tcp://127.0.0.1:1"}])
+def test_seconds_are_measured_by_one_alone(tmp_path, options):
+    timed = Study("timed", 1, measure, {"grid": lambda _: [{"size": 2, "seed": 0}]}, serial=True)
+    with pytest.raises(ValueError, match="the study timed measures seconds, so nothing may run beside it"):
+        run(timed, tmp_path, **options)
+    assert len(run(timed, tmp_path, progress=False)) == 1
