@@ -3,8 +3,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sympy import factorint  # comes with torch
 
-from mpo_tutorial.maths.shapes import Shape, balanced_legs, balanced_shape, paper_shape, splittable_size
+from mpo_tutorial.maths.shapes import Shape, _primes, balanced_legs, balanced_shape, paper_shape, splittable_size
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,11 @@ def test_padding_is_the_least_that_leaves_no_large_prime(size, n):
     else:
         assert largest_prime(splittable_size(size, n)) <= 5
         assert all(largest_prime(smaller) > 5 for smaller in range(size, splittable_size(size, n)))
+
+
+@given(size=st.one_of(st.integers(1, 300_000), st.sampled_from([2**19, 3**11, 541**2, 541 * 547, 299_993])))
+def test_primes_are_those_of_sympy(size):
+    assert _primes(size) == factorint(size, multiple=True)
 
 
 def test_berts_vocabulary_is_padded_as_in_the_paper():
