@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# A worker for each core, a file for a worker at a time, in the order of tests/conftest.py.
+SIDE_BY_SIDE := -n logical --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-full lab book bench readme badges mutants venv
+.PHONY: help demo test test-full lab book bench readme badges types mutants venv
 
 help:
 	@echo "make demo       compress a BERT, train a twentieth of it, draw the trade-off (a few minutes)"
@@ -13,6 +15,7 @@ help:
 	@echo "make book       the course as pages to read without Jupyter, in build/book"
 	@echo "make bench      speed and memory beside other libraries (a quarter of an hour)"
 	@echo "make readme     the README's table and picture again, from the records"
+	@echo "make types      what pyright says of the files that pyproject.toml lists"
 	@echo "make mutants    faults put into maths/ one by one; those that no test notices are listed (half an hour)"
 	@echo "make badges     the repository's address and tag, from pyproject.toml to where they are needed"
 
@@ -20,7 +23,7 @@ demo: .venv/demo-installed
 	$(BIN)/mpo-tutorial demo
 
 test: .venv/test-installed
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not full"
 
 test-full: .venv/test-installed
 	$(BIN)/python -m pytest --hypothesis-profile=thorough
@@ -40,6 +43,9 @@ readme: .venv/demo-installed
 
 badges: $(BIN)/python
 	$(BIN)/python docs/make_badges.py
+
+types: .venv/test-installed
+	$(BIN)/pyright
 
 mutants: .venv/mutants-installed
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2

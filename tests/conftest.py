@@ -1,10 +1,18 @@
 """A model small enough to train in a second, and sentences that it can learn."""
 
+import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # before torch: tests side by side, with more threads than cores, take ten times as long
+)
+
 import pandas as pd
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -18,6 +26,26 @@ settings.load_profile("quick")
 
 ROOT = Path(__file__).parents[1]
 POSITIVE, NEGATIVE = ("good", "great", "fine", "lovely"), ("bad", "awful", "dull", "poor")
+
+# What takes a minute or more, the longest first: so the workers of `make test` end at about the same time.
+LONG = ("test_notebooks.py", "test_cli.py", "test_browser.py", "test_widgets_on_colab.py", "test_project.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker for each core, two at least, and 3 GB of memory for each."""
+    return max(2, min(os.cpu_count() or 1, psutil.virtual_memory().total // 3_000_000_000))
+
+
+@pytest.fixture(scope="session")
+def shared_folder(request, tmp_path_factory) -> Path:
+    """A folder of this session, the same for all its workers."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if hasattr(request.config, "workerinput") else folder
 
 
 @pytest.fixture
@@ -158,9 +186,10 @@ def mpo_tutorial_command():
 
 
 def pytest_terminal_summary(terminalreporter):
-    """What each chapter took, and where its screenshots are."""
-    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
-    properties = [item for report in reports for item in report.user_properties]
+    """What each chapter took, where its screenshots are, and which files took the time."""
+    reports = terminalreporter.getreports("") + terminalreporter.getreports("passed")
+    reports += terminalreporter.getreports("failed") + terminalreporter.getreports("error")
+    properties = [item for report in reports if report.when == "call" for item in report.user_properties]
     chapters = [value for name, value in properties if name == "chapter"]
     if chapters:
         terminalreporter.section("chapters")
@@ -172,3 +201,11 @@ def pytest_terminal_summary(terminalreporter):
         )
     for folder in {value for name, value in properties if name == "screenshots"}:
         terminalreporter.line(f"screenshots: {folder}")
+    seconds = Counter()
+    for report in reports:
+        seconds[report.nodeid.partition("::")[0]] += report.duration
+    if len(seconds) > 1:
+        minutes = (time.time() - psutil.Process().create_time()) / 60
+        terminalreporter.section(f"{minutes:.1f} minutes, and the files that took the most")
+        for file, spent in seconds.most_common(10):
+            terminalreporter.line(f"{spent:8.1f} s  {file}")

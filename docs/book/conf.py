@@ -4,13 +4,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 project = html_title = "mpo_tutorial"
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["amsmath", "dollarmath"]
 
-nb_execution_mode = "force"
-nb_execution_in_temp = True  # so that the exercises' progress is not kept in the sources
-nb_execution_raise_on_error = True
-nb_execution_timeout = 600
+# The types stand in the docstrings, in words: as links they would lead out of the book, to pages of others.
+autodoc_typehints = "none"
+autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_use_param = napoleon_use_rtype = False
+default_role = "code"
+
+nb_execution_mode = "off"  # make_book.py has run the chapters
 nb_output_stderr = "warn"
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # the default fetches require.js

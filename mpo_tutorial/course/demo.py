@@ -50,7 +50,8 @@ def demo(
 
     Raises
     ------
-    As `finetune.run`; a ValueError besides, if the task has no classes.
+    ValueError
+        As `finetune.run` says, and if the task has no classes.
     """
     require_classes(config.task)
     started = time.perf_counter()

@@ -128,6 +128,9 @@ def auc(truth: Sequence[int], scores: Sequence[float]) -> float:
 
     Unlike the accuracy it does not fall when all logits are shifted alike.
 
+    >>> auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
+    0.75
+
     Parameters
     ----------
     truth : of length n
@@ -139,9 +142,6 @@ def auc(truth: Sequence[int], scores: Sequence[float]) -> float:
     ------
     ValueError
         If the classes are not both there, or are others, or a score is not finite.
-
-    >>> auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
-    0.75
     """
     from sklearn.metrics import roc_auc_score
 
@@ -202,13 +202,13 @@ def power(n: int, spread: float, margin: float) -> float:
 def seeds_needed(spread: float, margin: float, wanted: float = 0.8) -> int:
     """The fewest seeds with which the `power` is at least `wanted`.
 
+    >>> seeds_needed(spread=1.15, margin=2.0), seeds_needed(spread=2.55, margin=2.0)
+    (5, 15)
+
     Raises
     ------
     ValueError
         If a number is out of range.
-
-    >>> seeds_needed(spread=1.15, margin=2.0), seeds_needed(spread=2.55, margin=2.0)
-    (5, 15)
     """
     if not 0 < wanted < 1:
         raise ValueError(f"a power lies between 0 and 1, got {wanted!r}")

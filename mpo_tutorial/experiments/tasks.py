@@ -47,7 +47,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Outputs of a classifier for it: a logit for each class, or the one figure of a regression."""
+        """How many outputs a classifier for it has, a logit for each class or the one figure of a regression."""
         return max(1, len(self.label_names))
 
     def train(self, size: int | None) -> list[Row]:

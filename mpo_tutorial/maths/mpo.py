@@ -1,7 +1,7 @@
 """A matrix written as a matrix product operator (MPO), in numerics a tensor-train matrix.
 
 The MPO stands for the matrix M of shape (in, out) in y = x M, the paper's orientation. (`torch.nn.Linear` keeps the
-transpose.) Its n cores form a chain; core k has the axes (bond_left, in_k, out_k, bond_right):
+transpose.) Its n cores form a chain; core k has the axes (bond_left, in_k, out_k, bond_right)::
 
         out_1     out_2     out_3     out_4     out_5
           |         |         |         |         |

@@ -107,7 +107,7 @@ class Shape:
 
     @property
     def central(self) -> int:
-        """Number of the central core, counted from 0: n // 2, for even n too."""
+        """Number n // 2 of the central core, counted from 0, for even n too."""
         return self.n_cores // 2
 
     @property
@@ -269,6 +269,12 @@ def _check_split(size: int, n: int) -> None:
 
 
 def _primes(size: int) -> list[int]:
-    from sympy import factorint  # comes with torch, and takes half a second to import
-
-    return factorint(int(size), multiple=True)
+    """The prime factors in rising order, by trial division: a side of a matrix is small."""
+    primes, divisor, left = [], 2, int(size)
+    while divisor * divisor <= left:
+        if left % divisor:
+            divisor += 1
+        else:
+            primes.append(divisor)
+            left //= divisor
+    return [*primes, left] if left > 1 else primes

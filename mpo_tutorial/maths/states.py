@@ -1,7 +1,7 @@
 """Quantum states of a chain of sites, as vectors of amplitudes, and their Schmidt values.
 
 The amplitude of the basis state (b_1, .., b_n) stands at b_1 b_2 .. b_n read as a number, the first site first: of three
-spins, |011> is entry 3.
+spins, `|011>` is entry 3.
 """
 
 import math
@@ -20,6 +20,9 @@ MOST_SITES = 20
 def schmidt_values(state: np.ndarray, legs: Sequence[int], cut: int) -> np.ndarray:
     """Schmidt values of a state, a vector of prod(legs) amplitudes, at the cut after its first `cut` sites.
 
+    >>> schmidt_values(bell(), (2, 2), 1).round(4)
+    array([0.7071, 0.7071])
+
     Parameters
     ----------
     state : real or complex array of shape (prod(legs),)
@@ -35,9 +38,6 @@ def schmidt_values(state: np.ndarray, legs: Sequence[int], cut: int) -> np.ndarr
     ------
     ValueError
         If the legs do not multiply out to the state, it is not finite, or the cut is out of range.
-
-    >>> schmidt_values(bell(), (2, 2), 1).round(4)
-    array([0.7071, 0.7071])
     """
     state = np.asarray(state)
     if state.dtype.kind not in "iufc":
@@ -52,19 +52,19 @@ def schmidt_values(state: np.ndarray, legs: Sequence[int], cut: int) -> np.ndarr
 
 
 def bell() -> np.ndarray:
-    """(|00> + |11>) / sqrt 2: one bit of entanglement, entropy ln 2."""
+    """`(|00> + |11>) / sqrt 2`: one bit of entanglement, entropy ln 2."""
     return ghz(2)
 
 
 def ghz(n_sites: int) -> np.ndarray:
-    """(|0..0> + |1..1>) / sqrt 2: entropy ln 2 at every cut."""
+    """`(|0..0> + |1..1>) / sqrt 2`: entropy ln 2 at every cut."""
     state = np.zeros(2 ** _checked(n_sites))
     state[[0, -1]] = math.sqrt(0.5)
     return state
 
 
 def w(n_sites: int) -> np.ndarray:
-    """One spin up among n, wherever it is: (|10..0> + |01..0> + .. + |0..01>) / sqrt n."""
+    """One spin up among n, wherever it is: `(|10..0> + |01..0> + .. + |0..01>) / sqrt n`."""
     state = np.zeros(2 ** _checked(n_sites))
     state[2 ** np.arange(n_sites, dtype=int)] = 1 / math.sqrt(n_sites)
     return state

@@ -42,7 +42,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Layer and kind: "3 query"."""
+        """Layer and kind, as in "3 query"."""
         where = place(self.name)
         return where.kind if where.layer is None else f"{where.layer} {where.kind}"
 

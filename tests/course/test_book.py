@@ -1,11 +1,20 @@
-"""The book is built once, from the real chapters, and its pages are read as a browser without a network reads them."""
+"""The book is built once, from the chapters as other tests ran them; its pages are read as by a browser without a network."""
 
+import ast
+import inspect
 import json
+import pkgutil
 import re
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 
+import nbformat
 import pytest
+from chapters import SMALL, run_of
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
 
 import make_book
 from make_badges import WaysIn
@@ -35,10 +44,30 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="session")
-def book(tmp_path_factory) -> Path:
+def book(tmp_path_factory, shared_folder) -> Path:
+    def run(path: Path) -> NotebookNode:
+        """With the outputs that the tests of the notebooks look at, those of widgets too."""
+        notebook = nbformat.read(path, as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for cell, done in zip(code, run_of(path, SMALL.get(path.stem, {}), shared_folder).once, strict=True):
+            cell.outputs, cell.execution_count = done.outputs, done.execution_count
+        return notebook
+
     folder = tmp_path_factory.mktemp("build") / "book"
-    assert make_book.build(folder) == 0  # a warning is a failure
+    assert make_book.build(folder, run) == 0  # a warning is a failure
     return folder
+
+
+def test_a_chapter_is_run_but_for_its_widgets_and_an_error_stops_the_book(tmp_path):
+    cells = [new_code_cell("print(6 * 7)"), new_code_cell("never", metadata={"tags": ["widget"]})]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "good.ipynb")
+    ran, left = make_book.run_chapter(tmp_path / "good.ipynb").cells
+    assert [output.text for output in ran.outputs] == ["42\n"]
+    assert left.outputs == []
+    nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path / "bad.ipynb")
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        make_book.run_chapter(tmp_path / "bad.ipynb")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.ipynb", "good.ipynb"]
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +108,20 @@ def test_the_index_lists_the_chapters_in_order(book):
     links = Page(book / "index.html").values("a", "href")
     listed = dict.fromkeys(Path(link).stem for link in links if link.startswith("notebooks/"))
     assert list(listed) == CHAPTERS
+
+
+@pytest.mark.parametrize("room", ["maths", "models", "experiments", "course"])
+def test_a_room_has_a_page_with_every_public_function_and_class(book, room):
+    page = Page(book / "api" / f"{room}.html")
+    there = {attributes.get("id") for _, attributes in page.elements}
+    wanted = set()
+    for module in pkgutil.iter_modules([str(ROOT / "mpo_tutorial" / room)], f"mpo_tutorial.{room}."):
+        wanted.add(f"module-{module.name}")
+        for node in ast.parse(inspect.getsource(import_module(module.name))).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                wanted |= {f"{module.name}.{node.name}"} if ast.get_docstring(node) else set()
+    assert len(wanted) > 20
+    assert wanted <= there
 
 
 def test_every_picture_is_described(chapter):

@@ -134,7 +134,7 @@ def run_all_cells(page: Page, n_cells: int) -> None:
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_runs_and_its_slider_moves_words_and_picture(chapter, jupyterlab, page, record_property):
-    record_property("screenshots", SCREENSHOTS)
+    record_property("screenshots", str(SCREENSHOTS))  # text, because it travels between processes
     complaints = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

@@ -45,7 +45,7 @@ def test_a_model_that_is_not_to_be_had_is_refused_at_once():
 def test_advice_stands_under_a_missing_name_and_under_no_other_error(code, name, advised):
     """In IPython itself, which must fail all the same: else Run All would go on."""
     command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c"]
-    command.append(f"from mpo_tutorial import notebook; notebook.set_up(0)\n{code}")
+    command.append(f"import mpo_tutorial as mt; mt.set_up(0)\n{code}")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.search(rf"^{name}: ", done.stdout, re.MULTILINE)

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sympy import factorint  # comes with torch
 
-from mpo_tutorial.maths.shapes import Shape, balanced_legs, balanced_shape, paper_shape, splittable_size, usual_shape
+from mpo_tutorial.maths.shapes import (
+    Shape,
+    _primes,
+    balanced_legs,
+    balanced_shape,
+    paper_shape,
+    splittable_size,
+    usual_shape,
+)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +114,11 @@ def test_the_usual_shape_is_the_papers_where_it_has_one():
 def test_numbers_in_a_shape_are_pythons():
     shape = Shape(*np.array([[2, 2], [2, 2], [1, 0]], dtype=np.int8))
     assert {type(number) for number in (*shape.in_legs, *shape.out_legs, *shape.padding)} == {int}
+
+
+@given(size=st.one_of(st.integers(1, 300_000), st.sampled_from([2**19, 3**11, 541**2, 541 * 547, 299_993])))
+def test_primes_are_those_of_sympy(size):
+    assert _primes(size) == factorint(size, multiple=True)
 
 
 def test_berts_vocabulary_is_padded_as_in_the_paper():
