@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import count
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -19,7 +20,7 @@ def f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Of class 1; 0 where it is neither there nor predicted."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(truth, predicted, zero_division=0))
+    return float(f1_score(truth, predicted, zero_division=0))  # pyright: ignore[reportArgumentType] (its default is a word)
 
 
 def matthews(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -33,20 +34,20 @@ def pearson(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Pearson's correlation. Where a side is constant it is undefined, and 0 here: it says nothing about the other."""
     from scipy.stats import pearsonr
 
-    return 0.0 if np.ptp(truth) == 0 or np.ptp(predicted) == 0 else float(pearsonr(truth, predicted).statistic)
+    return 0.0 if np.ptp(truth) == 0 or np.ptp(predicted) == 0 else float(np.asarray(pearsonr(truth, predicted))[0])
 
 
 def spearman(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Spearman's rank correlation; 0 where a side is constant, as for `pearson`."""
-    from scipy.stats import spearmanr
+    """Spearman's rank correlation: Pearson's of the ranks; 0 where a side is constant."""
+    from scipy.stats import rankdata
 
-    return 0.0 if np.ptp(truth) == 0 or np.ptp(predicted) == 0 else float(spearmanr(truth, predicted).statistic)
+    return pearson(rankdata(truth), rankdata(predicted))
 
 
 METRICS = {metric.__name__: metric for metric in (accuracy, f1, matthews, pearson, spearman)}
 
 
-def measure(names: Sequence[str], truth: Sequence, predicted: Sequence) -> dict:
+def measure(names: Sequence[str], truth: ArrayLike, predicted: ArrayLike) -> dict:
     """The part of a record that a split gets: what `score` gives where there are classes, and the metrics.
 
     Parameters
@@ -67,19 +68,19 @@ def measure(names: Sequence[str], truth: Sequence, predicted: Sequence) -> dict:
     ValueError
         If a prediction is not finite.
     """
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
-    if not np.isfinite(predicted).all():
+    true, guessed = np.asarray(truth), np.asarray(predicted)
+    if not np.isfinite(guessed).all():
         raise ValueError(
-            f"predictions must be finite, {int((~np.isfinite(predicted)).sum())} of {len(predicted)} are not; the training "
+            f"predictions must be finite, {int((~np.isfinite(guessed)).sum())} of {len(guessed)} are not; the training "
             "diverged: take a smaller learning rate"
         )
-    part = score(truth == predicted) if truth.dtype.kind in "iu" else {"n": len(truth)}
+    part = score(np.equal(true, guessed)) if true.dtype.kind in "iu" else {"n": len(true)}
     if not names:
         return part
     found = {}
     for name in names:
-        interval = part["interval"] if name == "accuracy" else _bootstrap(METRICS[name], truth, predicted)
-        found[name] = {"value": METRICS[name](truth, predicted), "interval": interval}
+        interval = part["interval"] if name == "accuracy" else _bootstrap(METRICS[name], true, guessed)
+        found[name] = {"value": METRICS[name](true, guessed), "interval": interval}
     return {**part, "metrics": found}
 
 
@@ -102,14 +103,14 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def score(right: Sequence[bool]) -> dict:
+def score(right: ArrayLike) -> dict:
     """The part of a record that holds an accuracy: count, accuracy, interval, and which sentences were right, as hex."""
-    right = np.asarray(right, dtype=bool)
+    hits = np.asarray(right, dtype=bool)
     return {
-        "n": len(right),
-        "accuracy": float(right.mean()),
-        "interval": list(wilson_interval(int(right.sum()), len(right))),
-        "right": np.packbits(right).tobytes().hex(),
+        "n": len(hits),
+        "accuracy": float(hits.mean()),
+        "interval": list(wilson_interval(int(hits.sum()), len(hits))),
+        "right": np.packbits(hits).tobytes().hex(),
     }
 
 
@@ -123,7 +124,7 @@ def correct_sentences(part: dict) -> np.ndarray:
     return np.unpackbits(packed, count=part["n"]).astype(bool)
 
 
-def auc(truth: Sequence[int], scores: Sequence[float]) -> float:
+def auc(truth: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve: how often a sentence of class 1 scores above one of class 0, ties counted half.
 
     Unlike the accuracy it does not fall when all logits are shifted alike.
@@ -146,11 +147,13 @@ def auc(truth: Sequence[int], scores: Sequence[float]) -> float:
     from sklearn.metrics import roc_auc_score
 
     if set(np.unique(truth)) != {0, 1} or not np.isfinite(scores).all():
-        raise ValueError(f"an AUC needs the classes 0 and 1 and finite scores, got the classes {sorted(set(truth))}")
+        raise ValueError(
+            f"an AUC needs the classes 0 and 1 and finite scores, got the classes {np.unique(truth).tolist()}"
+        )
     return float(roc_auc_score(truth, scores))
 
 
-def over_seeds(values: Sequence[float]) -> dict:
+def over_seeds(values: ArrayLike) -> dict:
     """Mean over seeds, with Student's t interval: what another draw of seeds would move.
 
     Parameters
@@ -168,13 +171,13 @@ def over_seeds(values: Sequence[float]) -> dict:
     """
     from scipy.stats import t
 
-    values = np.asarray(values, dtype=float)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+    found = np.asarray(values, dtype=float)
+    if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
         raise ValueError(f"a mean over seeds needs a finite figure for each, got {values!r}")
-    n, mean = len(values), float(values.mean())
+    n, mean = len(found), float(found.mean())
     interval = None
     if n > 1:
-        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+        half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * found.std(ddof=1) / np.sqrt(n))
         interval = [mean - half, mean + half]
     return {"mean": mean, "interval": interval, "seeds": n}
 
