@@ -302,6 +302,25 @@ def test_notebooks_are_committed_bare_and_short(path):
     assert sum(lengths) <= 200
 
 
+def test_the_hooks_empty_a_notebook_and_leave_an_empty_one(tmp_path):
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    (hook,) = [hook for hook in hooks if hook["id"] == "empty-notebooks"]
+    program, script = hook["entry"].split()
+    assert (program, {h["entry"].split()[0] for h in hooks[:2]}) == (".venv/bin/python", {".venv/bin/ruff"})
+    path, bare = tmp_path / "chapter.ipynb", NOTEBOOKS[0].read_text()
+    command = [sys.executable, ROOT / script, path]
+    path.write_text(bare)
+    assert subprocess.run(command, check=False).returncode == 0
+    assert path.read_text() == bare
+    notebook = json.loads(bare)
+    notebook["metadata"]["widgets"] = {"state": {}}
+    code = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    code["execution_count"], code["outputs"] = 3, [{"output_type": "stream", "name": "stdout", "text": ["x"]}]
+    path.write_text(json.dumps(notebook))
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 1
+    assert path.read_text() == bare
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_open_with_what_a_reader_asks_first(path):
     opening, setup, *_ = json.loads(path.read_text())["cells"]
