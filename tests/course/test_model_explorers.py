@@ -37,7 +37,8 @@ def test_the_tradeoff_says_what_is_on_record_and_what_was_measured(tiny_cuts, ti
     record = summarise(tiny_cuts)
     explorer = TradeoffExplorer(record, lambda: tiny_tuned)
     assert explorer.parts == cuts.PARTS
-    assert explorer.bonds == tuple(sorted(tiny_tuned.bonds))
+    assert explorer.bonds == tuple(sorted({row["max_bond"] for row in record["bonds"]}))
+    assert max(explorer.bonds) == tiny_tuned.largest_bond
     point = explorer.points["attention", 2]
     words = explorer.in_words("attention", 2)
     assert "Bonds of the attention matrices at most 2" in words

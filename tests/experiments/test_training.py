@@ -17,13 +17,8 @@ def test_the_rate_rises_over_a_fifth_of_the_steps_and_then_falls_to_nothing(
     class Noting(training.Trainer):
         def create_scheduler(self, num_training_steps, optimizer=None):
             scheduler = super().create_scheduler(num_training_steps, optimizer)
-            step = self.optimizer.step
-
-            def noted(*args, **kwargs):
-                used.append(self.optimizer.param_groups[0]["lr"])
-                return step(*args, **kwargs)
-
-            self.optimizer.step = noted
+            inner = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's has one inside
+            inner.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
             return scheduler
 
     monkeypatch.setattr(training, "Trainer", Noting)
