@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from mpo_tutorial.maths.shapes import N_CORES
+from mpo_tutorial.maths.shapes import MOST_CORES, N_CORES
 from mpo_tutorial.models.methods import METHODS
 
 RESTS = ("head", "all")
@@ -29,7 +29,7 @@ class RunConfig:
         Which matrices become MPOs, as in `families.split_words`. None takes attention, feed-forward
         and pooler: the paper's, but for the embedding, which is half of the embedded model and needs no training here.
     cores : int
-        Cores of each MPO. 5 is the paper's choice; any number from 2 works.
+        Cores of each MPO. 5 is the paper's choice; any number from 2 to 64 works.
     bond : int, optional
         Cap on every bond dimension, central core included. None keeps the full bonds: nothing of the pretrained
         weights is lost.
@@ -92,6 +92,11 @@ class RunConfig:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ValueError(f"{name} is an integer of at least {lowest}, got {value!r}")
+        if self.cores > MOST_CORES:
+            raise ValueError(
+                f"cores is at most {MOST_CORES}, because more than a side of a matrix has prime factors only add legs of 1, got "
+                f"{self.cores}; take fewer, such as {N_CORES}"
+            )
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", METHODS[self.method].learning_rate)
         if not 0 < self.learning_rate < 1:

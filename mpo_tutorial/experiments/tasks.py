@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from mpo_tutorial.experiments.glue import DATASET, GLUE, REGRESSION
@@ -88,8 +89,8 @@ def load_task(name: str) -> Task:
     Raises
     ------
     ValueError
-        If the task is unknown, or its file lacks a column, is empty, is not UTF-8, has missing texts or labels, has one
-        class only, or too few sentences of a class.
+        If the task is unknown, or its file is none (a folder, a pipe), is damaged, lacks a column, is empty, is not UTF-8,
+        has missing texts or labels, has one class only, or too few sentences of a class.
     FileNotFoundError
         If the file or the embedded package is missing.
     ConnectionError
@@ -106,8 +107,14 @@ def load_task(name: str) -> Task:
             f"unknown task {name!r}{meant}: known are {', '.join(EMBEDDED_TASKS)}, {', '.join(f'glue/{task}' for task in GLUE)}, "
             "or the path of a .csv or .parquet file with the columns text and label"
         )
-    if not path.is_file():
+    if path.is_dir():
+        raise ValueError(f"a task's file is needed, {name} is a folder; give the path of a file in it")
+    if not path.exists():
         raise FileNotFoundError(f"the task's file {name} does not exist; check the path")
+    if not path.is_file():
+        raise ValueError(
+            f"a task's file is read more than once, {name} is a pipe or a device; write the sentences to a file"
+        )
     return _split(name, _read_file(path))
 
 
@@ -149,31 +156,56 @@ def _load_glue(name: str) -> Task:
     return Task(name, names, {"train": train, "validation": validation, **tests}, task.metrics)
 
 
-def _read_file(path: Path) -> "pd.DataFrame":
+def _read_csv(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
+    with path.open("rb") as file:
+        if b"\0" in file.read(1000):
+            raise ValueError(
+                f"a CSV file must be UTF-8, {path} has NUL characters at its beginning, as UTF-16 has; save it as UTF-8"
+            )
     try:
-        if path.suffix.lower() == ".csv":
-            frame = pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False, na_values=[""])
-        else:
-            frame = pd.read_parquet(path)
+        frame = pd.read_csv(path, encoding="utf-8-sig", dtype=str, keep_default_na=False, na_values=[""])
     except UnicodeDecodeError as error:
         raise ValueError(f"a CSV file must be UTF-8, {path} is not ({error.reason}); save it as UTF-8") from error
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"a task's file needs the columns text and label, {path} is empty") from error
-    except (pd.errors.ParserError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    except (pd.errors.ParserError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} cannot be read as {path.suffix.lower()[1:].upper()}: {first_line}") from error
-    if path.suffix.lower() == ".csv" and not isinstance(frame.index, pd.RangeIndex):
+        raise ValueError(f"{path} cannot be read as CSV: {first_line}") from error
+    if not isinstance(frame.index, pd.RangeIndex):
         raise ValueError(
             f"a row of a CSV file has as many fields as its header, {path} has longer ones; put texts with commas in quotation "
             "marks"
         )
+    return frame
+
+
+def _read_parquet(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+    from pyarrow import ArrowException
+
+    try:
+        frame = pd.read_parquet(path)
+        for column in ("text", "label"):
+            list(frame.get(column, ()))  # the bytes of a string are looked at when it is asked for
+    except (ValueError, KeyError, OSError, ArrowException) as error:  # KeyError: in what pandas says about itself
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the format
+            raise
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be read as PARQUET: {first_line}; take a copy of the file that is whole"
+        ) from error
+    return frame
+
+
+def _read_file(path: Path) -> "pd.DataFrame":
+    frame = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
     missing = [column for column in ("text", "label") if column not in frame.columns]
     if missing:
         raise ValueError(
             f"a task's file needs the columns text and label, {path} lacks {' and '.join(missing)} "
-            f"(it has {', '.join(map(str, frame.columns))}); rename them"
+            f"(it has {shorten(', '.join(map(str, frame.columns)), 200, placeholder=' ...')}); rename them"
         )
     if frame.empty:
         raise ValueError(f"a task's file needs sentences, {path} has a header and no rows")

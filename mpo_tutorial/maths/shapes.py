@@ -10,6 +10,7 @@ from typing import TypeGuard
 import numpy as np
 
 N_CORES = 5  # the paper's choice
+MOST_CORES = 64  # a side below 2 ** 64 has no more prime factors
 
 # Liu et al. 2021, appendix: the matrices of ALBERT and BERT, five cores each. What the appendix prints for BERT's own
 # embedding does not multiply out; `balanced_shape(30522, 768)` is a shape that does.
@@ -190,7 +191,7 @@ def balanced_legs(size: int, n: int, larger_side: str = "left") -> tuple[int, ..
     Raises
     ------
     ValueError
-        If `size` is below 1, n below 2 or `larger_side` neither "left" nor "right".
+        If `size` is below 1, n below 2 or above 64, or `larger_side` neither "left" nor "right".
     """
     _check_split(size, n)
     if larger_side not in ("left", "right"):
@@ -217,7 +218,7 @@ def splittable_size(size: int, n: int) -> int:
     Raises
     ------
     ValueError
-        If `size` is below 1 or n below 2.
+        If `size` is below 1, or n below 2 or above 64.
     """
     _check_split(size, n)
     if max(_primes(size), default=1) <= max(7, 2 * size ** (1 / n)):
@@ -242,7 +243,7 @@ def balanced_shape(in_size: int, out_size: int, n: int = N_CORES) -> Shape:
     Raises
     ------
     ValueError
-        If a size is below 1 or n below 2.
+        If a size is below 1, or n below 2 or above 64.
     """
     in_padded, out_padded = splittable_size(in_size, n), splittable_size(out_size, n)
     return Shape(
@@ -266,6 +267,11 @@ def usual_shape(in_size: int, out_size: int, n: int = N_CORES) -> Shape:
 def _check_split(size: int, n: int) -> None:
     if not is_integer(size) or not is_integer(n) or size < 1 or n < 2:
         raise ValueError(f"a side of at least 1 is split into at least 2 legs, got size {size!r} and {n!r} legs")
+    if n > MOST_CORES:
+        raise ValueError(
+            f"a matrix is split into at most {MOST_CORES} cores, because more than a side has prime factors only add legs of 1, "
+            f"got {n}; take fewer"
+        )
 
 
 def _primes(size: int) -> list[int]:

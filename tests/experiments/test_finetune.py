@@ -229,6 +229,10 @@ def test_asking_for_an_absent_gpu_is_refused(config):
         ({"device": "tpu"}, "device is one of auto, cpu, cuda"),
         ({"bond": 0}, "bond is an integer of at least 1, got 0"),
         ({"cores": 1}, "cores is an integer of at least 2, got 1"),
+        (
+            {"cores": 65},
+            "cores is at most 64, because more than a side .* only add legs of 1, got 65; take fewer, such as 5",
+        ),
         ({"seed": -1}, "seed is an integer of at least 0, got -1"),
         ({"train_size": 1}, "train_size is an integer of at least 2"),
         ({"epochs": 1.5}, r"epochs is an integer of at least 1, got 1\.5"),

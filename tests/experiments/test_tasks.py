@@ -1,4 +1,5 @@
 import hashlib
+import os
 import re
 
 import pandas as pd
@@ -138,6 +139,16 @@ GOOD = "text,label\n" + "".join(f"sentence {k} of {'ab'[k % 2]},{'ab'[k % 2]}\n"
         ("textless.csv", (GOOD + " ,a\n").encode(), "1 rows without text, the first is row 41"),
         ("latin.csv", GOOD.encode() + "gar\u00e7on,a\n".encode("latin-1"), "must be UTF-8"),
         ("few.csv", (GOOD + "a rare one,c\n").encode(), "at least 10 different sentences .* has 1 of 'c'"),
+        (
+            "utf-16.csv",
+            GOOD.encode("utf-16-le"),
+            "must be UTF-8, .* has NUL characters at its beginning, as UTF-16 has; save",
+        ),
+        (
+            "wide.csv",
+            ",".join(f"column {k}" for k in range(999)).encode() + b"\n",
+            r"\(it has column 0, .{,200} \.\.\.\)",
+        ),
         ("ragged.csv", (GOOD + "a,b,c,d,e\n").encode(), "cannot be read as CSV"),
         ("fake.parquet", b"PAR1 not really", "cannot be read as PARQUET"),
     ],
@@ -146,6 +157,31 @@ def test_bad_files_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_task(str(tmp_path / name))
+
+
+def test_damage_of_a_parquet_file_is_told_with_its_name(tmp_path, tiny_rows):
+    """Each byte in turn of the part with the texts, and a stride through the rest: read as it is, or refused by name."""
+    path, refused = tmp_path / "films.parquet", 0
+    pd.DataFrame(tiny_rows, columns=["text", "label"]).to_parquet(path, index=False)
+    whole = path.read_bytes()
+    for k in [*range(4, 200), *range(200, len(whole), 7)]:
+        path.write_bytes(whole[:k] + bytes([whole[k] ^ 0x95]) + whole[k + 1 :])
+        try:
+            load_task(str(path))
+        except ValueError as error:
+            assert str(path) in str(error), k
+            assert "\n" not in str(error), k
+            refused += 1
+    assert refused > 100
+
+
+def test_what_is_no_file_is_called_what_it_is(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(ValueError, match=r"a task's file is needed, .*folder\.csv is a folder; give"):
+        load_task(str(tmp_path / "folder.csv"))
+    with pytest.raises(ValueError, match=r"pipe\.csv is a pipe or a device; write the sentences to a file"):
+        load_task(str(tmp_path / "pipe.csv"))
 
 
 NINE = "glue/sst2, glue/mnli, glue/qnli, glue/cola, glue/stsb, glue/qqp, glue/mrpc, glue/rte, glue/wnli"

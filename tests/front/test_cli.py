@@ -34,6 +34,8 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["demo", "--task", "sentiment"], "unknown task 'sentiment': known are rotten_tomatoes, imdb, glue/sst2"),
         (["demo", "--task", "glue/sst"], "unknown task 'glue/sst': GLUE has glue/sst2, glue/mnli"),
         (["demo", "--bond", "0"], "bond is an integer of at least 1, got 0"),
+        (["demo", "--cores", "100000"], "cores is at most 64"),
+        (["compress", "--report", "albert-base-v2", "--cores", "100000"], "split into at most 64 cores, because"),
         (["demo", "--bond", "many"], "'--bond': an integer is needed, got 'many'"),
         (["demo", "--learning-rate", "fast"], "a number is needed, got 'fast'"),
         (["demo", "--train-size", "6029"], "rotten_tomatoes has 6028, got 6029"),
