@@ -1,9 +1,11 @@
 """The training itself: transformers' Trainer, watched."""
 
 import ctypes
+import logging
 import math
 import platform
 import re
+import shutil
 import signal
 import threading
 import time
@@ -20,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.models.loading import quiet_transformers
+from mpo_tutorial.models.stored import file_sha256
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,12 +31,15 @@ if TYPE_CHECKING:
 WARMUP_SHARE = 0.2
 STEPS_BETWEEN_SAVES = 50
 STEPS_BETWEEN_TRIMS = 10
+MARK = "whole.json"  # a checkpoint's last file, written at once: the SHA-256 of each of its other files
 
 
 def train(
     model: "PreTrainedModel", tokenizer, dataset: "Dataset", config: RunConfig, state: Path, *, progress: bool
 ) -> float:
     """Train what the model has unfrozen, going on from the newest whole checkpoint in `state`, if there is one.
+
+    A checkpoint that is incomplete or altered, as a kill leaves it, is passed over with a warning to this module's logger.
 
     Parameters
     ----------
@@ -57,8 +63,7 @@ def train(
     """
     device = next(model.parameters()).device
     steps = math.ceil(len(dataset) / config.batch_size) * config.epochs
-    whole = [folder for folder in state.glob("checkpoint-*") if (folder / "trainer_state.json").exists()]
-    newest = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    newest = _newest_whole(state)
     watch = _Watch(steps, progress, newest)
     trainer = Trainer(
         model=model,
@@ -72,7 +77,7 @@ def train(
             train_sampling_strategy="group_by_length",
             average_tokens_across_devices=False,
             save_steps=STEPS_BETWEEN_SAVES,
-            save_total_limit=1,
+            save_total_limit=None,  # it would remove the earlier checkpoint before this one has its mark
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -103,6 +108,28 @@ def train(
     return watch.seconds
 
 
+def _newest_whole(state: Path) -> Path | None:
+    """The newest whole checkpoint in a folder, or None, and a warning that names what was passed over on the way to it."""
+    folders = sorted(state.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
+    newest = next(filter(_is_whole, folders), None)
+    if passed_over := folders[: folders.index(newest)] if newest else folders:
+        logging.getLogger(__name__).warning(
+            "%s in %s incomplete or altered and passed over; training %s.",
+            " and ".join(folder.name for folder in passed_over),
+            f"{state} is" if len(passed_over) == 1 else f"{state} are",
+            f"goes on from {newest.name}" if newest else "begins anew",
+        )
+    return newest
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        kept = records.read_record(folder / MARK)
+    except (FileNotFoundError, ValueError):
+        return False
+    return all((folder / name).is_file() and file_sha256(folder / name) == sha256 for name, sha256 in kept.items())
+
+
 def _give_back_freed_memory() -> None:
     """Have glibc return the free pages of its heap to the system; other systems' libraries do without.
 
@@ -121,7 +148,7 @@ class _Watch(TrainerCallback):
         self.bar = None
         self.seconds_before = 0.0
         self.resumed_epochs_state = None
-        if resumed_from is not None and (resumed_from / "watch.json").exists():
+        if resumed_from is not None:
             kept = records.read_record(resumed_from / "watch.json")
             self.seconds_before = kept["seconds"]
             self.resumed_epochs_state = torch.frombuffer(bytearray.fromhex(kept["epochs_state"]), dtype=torch.uint8)
@@ -171,5 +198,12 @@ class _Watch(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        kept = {"seconds": self.seconds, "epochs_state": self.epochs_state.numpy().tobytes().hex()}
+        # After an epoch's last step, training goes on with the next epoch, whose order is drawn from the generator as it is now.
+        epochs_state = torch.get_rng_state() if state.epoch.is_integer() else self.epochs_state
+        kept = {"seconds": self.seconds, "epochs_state": epochs_state.numpy().tobytes().hex()}
         records.write_record(kept, folder / "watch.json")
+        files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(MARK)]
+        records.write_record({path.name: file_sha256(path) for path in sorted(files)}, folder / MARK)
+        for other in folder.parent.glob("checkpoint-*"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
