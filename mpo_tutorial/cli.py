@@ -64,7 +64,14 @@ Seed = Annotated[
 TrainSize = Annotated[
     int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Training sentences (default: up to 3,200).")
 ]
-Epochs = Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Passes over the training sentences.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        parser=WHOLE,
+        metavar="INTEGER",
+        help="Passes over the training sentences (default: as many as make 200 steps, from 2 to 20).",
+    ),
+]
 LearningRate = Annotated[
     float | None,
     typer.Option(parser=REAL, metavar="NUMBER", help="Peak rate (default: the method's best on the validation set)."),
@@ -153,6 +160,7 @@ def finetune(
     record = run(prepare(config), out, resume=resume)
     metric = next(iter(tables.metrics_of(record["test"])))
     row = tables.row_of_run(METHODS[method].title, record, metric)
+    console.print(f"Trained on {record['train_sentences']:,} sentences, {record['config']['epochs']} epochs.")
     _print_table(tables.table_head(metric), [row.cells()])
     console.print(f"Measured: {tables.sentence_on_metrics(record)}", soft_wrap=True)
     console.print(f"Record: {out / 'record.json'}   Trained tensors: {out / 'task.safetensors'}")
@@ -364,7 +372,7 @@ def _config(options: dict) -> RunConfig:
     names = {field.name for field in fields(RunConfig)}
     config = RunConfig(**{name: value for name, value in options.items() if name in names})
     model_path(config.model)
-    load_task(config.task).train(config.train_size)
+    config = config.for_task(load_task(config.task))
     _require_writable(options["out"])
     return config
 

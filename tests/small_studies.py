@@ -1,8 +1,12 @@
-"""Studies of a second, whose functions other processes can import."""
+"""Studies of a second, whose functions other processes can import, and a cluster to run them on."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -46,3 +50,43 @@ def largest(points: list[dict]) -> list[dict]:
 def study(version: int = 1, sizes=(3, 5, 7), function=measure, **options) -> Study:
     stages = {"grid": partial(grid, sizes=sizes), "final": largest}
     return Study("small", version, partial(function, **options), stages)
+
+
+def killed_in_training(setting: dict, marks: Path, deaths: int) -> dict:
+    """`compare.measure`; for the seed 1 the process dies after the first step, as often as `deaths` says."""
+    from mpo_tutorial.experiments import compare, training  # transformers, which the other studies' workers do without
+
+    def die(*_args, **_options):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if setting["config"]["seed"] == 1 and len(list(marks.iterdir())) < deaths:
+        (marks / f"{time.time_ns()}").touch()
+        training._Watch.on_step_end = die
+    return compare.measure(setting)
+
+
+def environment() -> dict[str, str]:
+    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+
+
+@contextmanager
+def cluster(folder: Path, workers: int = 2):
+    """A Dask scheduler and its workers, each a command as a reader would type it; yields the address."""
+    file, processes = folder / "scheduler.json", []
+    dask = [str(Path(sys.executable).with_name("dask"))]
+    options = {"env": environment(), "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:
+        scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+        processes.append(subprocess.Popen([*dask, *scheduler], **options))
+        while not file.exists():
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        for _ in range(workers):
+            worker = ["worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
+            processes.append(subprocess.Popen([*dask, *worker], **options))
+        yield address
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()

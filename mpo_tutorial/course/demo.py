@@ -67,7 +67,8 @@ def demo(
         prepared = prepare(config)
         show(prepared.ledger)
         show(
-            "\n[bold]2. Fine-tune lightly[/]: central cores stay as they are, auxiliary cores and the classifier train."
+            "\n[bold]2. Fine-tune lightly[/]: central cores stay as they are, auxiliary cores and the classifier train, for "
+            f"{prepared.config.epochs} epochs."
         )
         light = run(prepared, out / "light", resume=resume, progress=progress)
         rows, _ = beside_full(light, full)

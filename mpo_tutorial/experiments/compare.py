@@ -10,7 +10,7 @@ import numpy as np
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds, seeds_needed
 from mpo_tutorial.experiments.study import Point, Setting, Study
-from mpo_tutorial.experiments.tasks import require_classes
+from mpo_tutorial.experiments.tasks import load_task, require_classes
 from mpo_tutorial.models.stored import holds_mpos
 
 VERSION = 1
@@ -35,11 +35,12 @@ def study(base: RunConfig, tuning_seeds: Sequence[int] = TUNING_SEEDS, seeds: Se
     Raises
     ------
     ValueError
-        If the task has no classes, or the model is a folder whose matrices are MPOs already.
+        If the task has no classes, or the model is a folder whose matrices are MPOs already; and as in `load_task`.
     """
     require_classes(base.task)
     if holds_mpos(base.model):
         raise ValueError(f"{base.model} is compressed; full fine-tuning is for the dense model, compare that one")
+    base = base.for_task(load_task(base.task))
 
     def setting(method: str, rate: float, seed: int, splits: Sequence[str]) -> Setting:
         config = replace(base, method=method, learning_rate=rate, seed=seed)

@@ -62,7 +62,7 @@ def prepare(config: RunConfig) -> Prepared:
         raise ValueError("device cuda needs an NVIDIA GPU that torch can see, there is none; take --device cpu")
     device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
     task = load_task(config.task)
-    task.train(config.train_size)
+    config = config.for_task(task)
     model, tokenizer = load(config.model, task.outputs, config.seed)
     _require_positions(model, config)
     how = f"cores {config.cores}, bond {config.bond}" + (f", matrices {config.matrices}" if config.matrices else "")
@@ -288,7 +288,7 @@ def finetune(
         method="light" if layers else "full",
         cores=len(layers[0].cores) if layers else N_CORES,
         **settings,
-    )
+    ).for_task(loaded)
     prepared = Prepared(config, loaded, model, tokenizer, "", Ledger.of(model) if layers else None)
     if out is not None:
         return run(prepared, out, progress=progress, keep_weights=False)

@@ -1,8 +1,11 @@
 import hashlib
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from small_studies import cluster, killed_in_training
 
 from mpo_tutorial.experiments import bench, compare, records, statistics, study
 from mpo_tutorial.experiments.compare import GRIDS, MARGIN, SEEDS, TUNING_SEEDS, chosen_rates, summarise
@@ -120,11 +123,24 @@ def test_a_comparison_tunes_and_then_measures(made):
     assert "tuning: light, rate 0.005, seed 0: validation 0." in compare.describe(made[0])
 
 
-@pytest.mark.parametrize("workers", [2])
-def test_processes_compare_to_the_same_bits(made, tiny_light_run, tmp_path, workers, monkeypatch):
+@pytest.mark.parametrize("makers", ["processes", "cluster"])
+@pytest.mark.parametrize("deaths", [0, 2])
+def test_whoever_makes_them_comparisons_are_equal_to_the_last_bit(
+    made, tiny_light_run, tmp_path, monkeypatch, makers, deaths
+):
     monkeypatch.setattr(compare, "GRIDS", {"light": (5e-3,), "full": (1e-3, 3e-3)})
-    found = study.run(small(tiny_light_run), tmp_path, workers=workers, progress=False)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    measure = partial(killed_in_training, marks=marks, deaths=deaths)
+    mortal = replace(small(tiny_light_run), measure=measure)
+    if makers == "processes":
+        found = study.run(mortal, tmp_path / "out", workers=2, progress=False)
+    else:
+        with cluster(tmp_path) as address:
+            found = study.run(mortal, tmp_path / "out", scheduler=address, progress=False)
+    assert len(list(marks.iterdir())) == deaths
     assert results(found) == results(made)
+    assert {p["hardware"]["threads"] for p in found} == {1}
 
 
 def digest(value) -> str:

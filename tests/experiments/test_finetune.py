@@ -17,7 +17,7 @@ from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.finetune import correct, predict, prepare, run
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.statistics import correct_sentences
-from mpo_tutorial.experiments.tasks import tokenise
+from mpo_tutorial.experiments.tasks import Task, tokenise
 from mpo_tutorial.models.layers import mpo_layers
 from mpo_tutorial.models.loading import load
 
@@ -244,6 +244,36 @@ def test_asking_for_an_absent_gpu_is_refused(config):
 def test_bad_configs_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         RunConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "batch_size", "epochs"),
+    [
+        (3200, 32, 2),
+        (3199, 32, 2),
+        (3168, 32, 3),
+        (640, 32, 10),
+        (321, 32, 19),
+        (320, 32, 20),
+        (40, 32, 20),
+        (640, 16, 5),
+    ],
+)
+def test_a_small_task_is_gone_through_more_often(sentences, batch_size, epochs):
+    rows = [(f"film {i}", i % 2) for i in range(sentences)]
+    task = Task("films", ("bad", "good"), {"train": rows})
+    config = RunConfig(batch_size=batch_size)
+    assert config.for_task(task) == replace(config, epochs=epochs)
+    assert replace(config, epochs=1).for_task(task).epochs == 1
+
+
+def test_the_epochs_that_a_run_had_are_in_its_record_and_may_be_left_out_again(config, tmp_path):
+    config = replace(config, epochs=None, train_size=96)  # of 6 steps an epoch
+    record = run(prepare(config), tmp_path / "run", progress=False, splits=("validation",))
+    assert record["config"]["epochs"] == 20
+    again = run(prepare(config), tmp_path / "run", resume=True, progress=False, splits=("validation",))
+    assert again["date"] == record["date"]
+    assert again["seconds"] == record["seconds"]
 
 
 def test_paths_of_a_run_are_its_own(config, tmp_path):

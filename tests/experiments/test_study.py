@@ -1,15 +1,12 @@
 import json
-import os
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_studies import hold, measure, stop, study
+from small_studies import cluster, environment, hold, measure, stop, study
 
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.study import RECORD, Study, run
@@ -143,11 +140,6 @@ run(study(), Path(sys.argv[1]), progress=False)
 """
 
 
-def environment() -> dict[str, str]:
-    folders = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
-
-
 def test_a_disk_that_fills_stops_the_study_and_keeps_every_whole_point(made, tmp_path):
     points, _ = made
 
@@ -179,28 +171,6 @@ def test_workers_that_die_again_and_again_end_the_study(tmp_path):
     with pytest.raises(OSError, match=r"workers died 4 times at the point .*take fewer --workers, then --resume"):
         run(study(marks=tmp_path / "marks", deaths=99), tmp_path / "out", workers=2, progress=False)
     assert len(records.read_points(tmp_path / "out" / RECORD)) >= 4
-
-
-@contextmanager
-def cluster(folder: Path, workers: int = 2):
-    """A Dask scheduler and its workers, each a command as a reader would type it; yields the address."""
-    file, processes = folder / "scheduler.json", []
-    dask = [str(Path(sys.executable).with_name("dask"))]
-    options = {"env": environment(), "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    try:
-        scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-        processes.append(subprocess.Popen([*dask, *scheduler], **options))
-        while not file.exists():
-            time.sleep(0.1)
-        address = json.loads(file.read_text())["address"]
-        for _ in range(workers):
-            worker = ["worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
-            processes.append(subprocess.Popen([*dask, *worker], **options))
-        yield address
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait()
 
 
 def test_a_dask_cluster_gives_the_same_values_also_when_a_worker_is_killed_twice(made, tmp_path):
