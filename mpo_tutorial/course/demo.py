@@ -13,7 +13,7 @@ from mpo_tutorial.course import figures, tables
 from mpo_tutorial.experiments import records, statistics
 from mpo_tutorial.experiments.compare import summarise
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import Prepared, correct, prepare, run
+from mpo_tutorial.experiments.finetune import Prepared, grade, prepare, run
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import require_classes
 from mpo_tutorial.models.layers import mpo_layers
@@ -123,7 +123,7 @@ def truncation_curve(prepared: Prepared, progress: bool) -> list[dict]:
         model = copy.deepcopy(prepared.model)
         truncate(model, max_bond=bond)
         parameters = sum(layer.mpo.n_params for layer in mpo_layers(model))
-        right = correct(model, dataset, prepared.tokenizer)
+        right = grade(model, dataset, prepared.tokenizer)
         points.append(
             {
                 "max_bond": bond,

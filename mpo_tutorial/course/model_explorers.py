@@ -133,7 +133,7 @@ class TradeoffExplorer:
         """
         tuned = self._tuned()
         cut = tuned.truncated(Cut(max_bond=bond, matrices=part))
-        self.measured[part, bond] = statistics.score(tuned.correct(cut, n, advance))
+        self.measured[part, bond] = statistics.score(tuned.grade(cut, n, advance))
         return self.measured[part, bond]
 
     def entropy_kept(self, part: str, bond: int) -> float:

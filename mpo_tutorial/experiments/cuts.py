@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import correct, prepare, run
+from mpo_tutorial.experiments.finetune import grade, prepare, run
 from mpo_tutorial.experiments.statistics import score
 from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.experiments.tasks import tokenise
@@ -166,7 +166,7 @@ class _Run:
             "parameters": parameters,
             "ratio": parameters / self.tuned.prepared.ledger.dense,
             "entropy": float(np.mean(entropies)),
-            "validation": score(self.tuned.correct(model)),
+            "validation": score(self.tuned.grade(model)),
         }
 
     def shrunk(self, way: str, cut: Cut) -> dict:
@@ -207,7 +207,7 @@ class _Run:
 
     def _measured(self, model) -> dict:
         return {
-            "accuracy": score(correct(model, self.rows, self.tokenizer)),
+            "accuracy": score(grade(model, self.rows, self.tokenizer)),
             "states": state_errors(self._states(model), self._whole_states),
         }
 

@@ -121,7 +121,7 @@ def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: s
     return unsorted
 
 
-def correct(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+def grade(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
     """Which sentences a model puts into the right class; parameters as in `predict`.
 
     Returns
@@ -177,7 +177,7 @@ def run(
     """
     with locked(out):
         weights = out / "task.safetensors"
-        if resume and (record := finished(prepared.config, out)) and (weights.exists() or not keep_weights):
+        if resume and (record := finished_record(prepared.config, out)) and (weights.exists() or not keep_weights):
             if keep_weights:
                 checkpoint.load_task_file(prepared.model, prepared.base, weights)
             return record
@@ -215,7 +215,7 @@ def run(
     return record
 
 
-def finished(config: RunConfig, out: Path) -> dict | None:
+def finished_record(config: RunConfig, out: Path) -> dict | None:
     """The record of a run that was finished in `out`, or None.
 
     Raises

@@ -12,7 +12,7 @@ import numpy as np
 
 from mpo_tutorial.experiments import checkpoint, records
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import Prepared, correct, prepare
+from mpo_tutorial.experiments.finetune import Prepared, grade, prepare
 from mpo_tutorial.experiments.tasks import Row
 from mpo_tutorial.models.activations import Moments, input_moments
 from mpo_tutorial.models.layers import cached, mpo_layers
@@ -77,7 +77,7 @@ class Tuned:
         truncate(model, **vars(cut), **options)
         return model
 
-    def correct(
+    def grade(
         self,
         model: "PreTrainedModel",
         n: int | None = None,
@@ -100,7 +100,7 @@ class Tuned:
         with cached(model):
             for start in range(0, len(dataset), CHUNK):
                 chunk = dataset.select(range(start, min(start + CHUNK, len(dataset))))
-                found.append(correct(model, chunk, self.prepared.tokenizer))
+                found.append(grade(model, chunk, self.prepared.tokenizer))
                 advance((start + len(chunk)) / len(dataset))
         return np.concatenate(found)
 

@@ -8,7 +8,7 @@ from mpo_tutorial.experiments import cuts, records, statistics, study
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.cut_results import output_errors, part_of, summarise, table
 from mpo_tutorial.experiments.cuts import PARTS, WAYS
-from mpo_tutorial.experiments.finetune import correct
+from mpo_tutorial.experiments.finetune import grade
 from mpo_tutorial.experiments.tuned import Tuned, config_of_run
 from mpo_tutorial.maths import entropy
 from mpo_tutorial.models.families import KINDS
@@ -48,7 +48,7 @@ def test_points_are_those_of_models_cut_part_by_part_on_unused_sentences(record,
     assert point["parameters"] == sum(mpo.n_params for mpo in mpos)
     assert point["dense"] == sum(mpo.to_matrix().numel() for mpo in mpos)
     task.splits["validation"] = unused
-    right = correct(prepared.model, prepared.dataset("validation"), prepared.tokenizer)
+    right = grade(prepared.model, prepared.dataset("validation"), prepared.tokenizer)
     np.testing.assert_array_equal(statistics.correct_sentences(point["accuracy"]), right)
 
 

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from mpo_tutorial.course.demo import demo
-from mpo_tutorial.experiments import compare, finetune, training
+from mpo_tutorial.experiments import compare, finetune
 from mpo_tutorial.experiments.checkpoint import load_task_file, stored_bytes
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import correct, predict, prepare, run
+from mpo_tutorial.experiments.finetune import grade, predict, prepare, run
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.statistics import correct_sentences
 from mpo_tutorial.experiments.tasks import Task, tokenise
@@ -102,7 +102,7 @@ def test_finished_run_is_read_not_repeated(config, tmp_path, monkeypatch):
     fresh = prepare(config)
     assert run(fresh, tmp_path / "run", resume=True, progress=False) == record
     dataset = fresh.dataset("test")
-    assert np.array_equal(correct(fresh.model, dataset, fresh.tokenizer), correct_sentences(record["test"]))
+    assert np.array_equal(grade(fresh.model, dataset, fresh.tokenizer), correct_sentences(record["test"]))
 
 
 def test_resuming_with_other_options_is_refused(config, tmp_path):
@@ -152,8 +152,8 @@ def test_a_full_disk_leaves_no_half_task_file(tmp_path):
 def test_evaluation_keeps_the_order_of_the_sentences(config):
     prepared = prepare(config)
     dataset = prepared.dataset("test")
-    together = correct(prepared.model, dataset, prepared.tokenizer)
-    alone = [correct(prepared.model, dataset.select([k]), prepared.tokenizer)[0] for k in range(len(dataset))]
+    together = grade(prepared.model, dataset, prepared.tokenizer)
+    alone = [grade(prepared.model, dataset.select([k]), prepared.tokenizer)[0] for k in range(len(dataset))]
     assert together.tolist() == alone
     assert 0 < sum(alone) < len(alone)
 
@@ -171,7 +171,7 @@ def test_right_and_wrong_need_classes(config, tmp_path):
     prepared = prepare(config)
     prepared.model.config.num_labels = 1
     with pytest.raises(ValueError, match="right and wrong need classes, this model has one output"):
-        correct(prepared.model, prepared.dataset("test"), prepared.tokenizer)
+        grade(prepared.model, prepared.dataset("test"), prepared.tokenizer)
     regression = replace(config, task="glue/stsb")
     for command in (lambda: demo(regression, tmp_path / "out"), lambda: compare.study(regression)):
         with pytest.raises(ValueError, match="accuracies need a task with classes, glue/stsb asks for a figure"):
@@ -182,28 +182,6 @@ def test_right_and_wrong_need_classes(config, tmp_path):
 def test_a_folder_is_worked_in_by_one_run_at_a_time(config, tmp_path):
     with locked(tmp_path / "run"), pytest.raises(ValueError, match="one run at a time works in a folder"):
         run(prepare(config), tmp_path / "run", progress=False)
-
-
-def test_a_half_written_checkpoint_is_passed_over(config, tmp_path, monkeypatch):
-    """What a crash leaves behind: the newest folder without its last file."""
-    monkeypatch.setattr(training, "STEPS_BETWEEN_SAVES", 5)
-    straight = run(prepare(config), tmp_path / "straight", progress=False)
-
-    def crash(*args, **kwargs):
-        raise RuntimeError("power cut")
-
-    monkeypatch.setattr(finetune, "predict", crash)
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(prepare(config), tmp_path / "run", progress=False)
-    monkeypatch.undo()
-    state = tmp_path / "run" / "state"
-    (whole,) = state.glob("checkpoint-*")
-    half = state / "checkpoint-99"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
-    assert (whole / "watch.json").exists()
-    resumed = run(prepare(config), tmp_path / "run", resume=True, progress=False)
-    assert without_seconds(resumed) == without_seconds(straight)
 
 
 def test_divergence_is_named(config, tmp_path):

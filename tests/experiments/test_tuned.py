@@ -21,10 +21,10 @@ def test_a_part_is_cut_and_the_others_and_the_tuned_model_stay(tiny_tuned):
 
 def test_the_first_sentences_are_the_first_of_all_and_progress_reaches_the_end(tiny_tuned):
     told, model = [], tiny_tuned.truncated(Cut(max_bond=3))
-    everything = tiny_tuned.correct(model)
-    some = tiny_tuned.correct(model, n=10, advance=told.append)
+    everything = tiny_tuned.grade(model)
+    some = tiny_tuned.grade(model, n=10, advance=told.append)
     np.testing.assert_array_equal(some, everything[:10])
-    assert len(tiny_tuned.correct(model, n=10**6)) == len(everything)
+    assert len(tiny_tuned.grade(model, n=10**6)) == len(everything)
     assert told == sorted(told)
     assert told[-1] == 1
 
@@ -34,7 +34,7 @@ def test_the_shipped_record_and_weights_belong_together():
     cut = {"max_bond": 80, "matrices": "all"}
     point = next(p for p in records.shipped_points("cuts") if p["setting"].get("cut") == cut)
     tuned = Tuned.shipped()
-    found = tuned.correct(tuned.truncated(Cut(**cut)), n=100)
+    found = tuned.grade(tuned.truncated(Cut(**cut)), n=100)
     # Other machines round differently, and a sentence or two on the edge may fall to the other side.
     assert (found == statistics.correct_sentences(point["result"]["validation"])[:100]).mean() >= 0.96
 
