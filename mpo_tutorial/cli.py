@@ -367,12 +367,10 @@ def doctor():
 def _config(options: dict) -> RunConfig:
     """The config among a command's options; what it names must exist, before torch is imported and a folder made."""
     from mpo_tutorial.experiments.tasks import load_task
-    from mpo_tutorial.models.sources import model_path
 
     names = {field.name for field in fields(RunConfig)}
     config = RunConfig(**{name: value for name, value in options.items() if name in names})
-    model_path(config.model)
-    config = config.for_task(load_task(config.task))
+    config = config.settled(load_task(config.task))
     _require_writable(options["out"])
     return config
 

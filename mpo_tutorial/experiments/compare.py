@@ -40,7 +40,7 @@ def study(base: RunConfig, tuning_seeds: Sequence[int] = TUNING_SEEDS, seeds: Se
     require_classes(base.task)
     if holds_mpos(base.model):
         raise ValueError(f"{base.model} is compressed; full fine-tuning is for the dense model, compare that one")
-    base = base.for_task(load_task(base.task))
+    base = base.settled(load_task(base.task))
 
     def setting(method: str, rate: float, seed: int, splits: Sequence[str]) -> Setting:
         config = replace(base, method=method, learning_rate=rate, seed=seed)

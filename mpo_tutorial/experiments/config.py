@@ -5,12 +5,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from mpo_tutorial.maths.shapes import MOST_CORES, N_CORES
-from mpo_tutorial.models.methods import METHODS
+from mpo_tutorial.models.methods import BLOCKS, GAUGES, METHODS, RESTS, Way
+from mpo_tutorial.models.readout import own_pooling
+from mpo_tutorial.models.sources import model_path
 
 if TYPE_CHECKING:
     from mpo_tutorial.experiments.tasks import Task
 
-RESTS = ("head", "all")
+POOLINGS = ("mean", "first", "pooler")
+PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 STEPS = 200  # of the optimiser, that a run should have
 FEWEST_EPOCHS, MOST_EPOCHS = 2, 20
@@ -27,11 +30,13 @@ class RunConfig:
     task : str
         "rotten_tomatoes" or "imdb" (embedded), "glue/rte" or another of GLUE, or a CSV or Parquet file with the columns
         text and label.
-    method : {"light", "full"}
-        "light": the matrices become MPOs, central cores stay frozen. "full": the dense model, everything trained.
-    rest : {"head", "all"}
-        What light fine-tuning trains besides auxiliary cores: the classifier, or all that is no central core. Without
-        effect on "full".
+    method : str
+        One of `methods.METHODS`. "light": the matrices become MPOs, central cores stay frozen. "full": the dense model,
+        everything trained.
+    rest : {"head", "norms", "all"}
+        What light fine-tuning trains besides auxiliary cores, as in `convert.freeze`. Without effect on "full".
+    pooling : {"mean", "first", "pooler"}, optional
+        How the classifier reads the encoder; None: as the encoder was trained to be read, by its own files.
     matrices : str, optional
         Which matrices become MPOs, as in `families.split_words`. None takes attention, feed-forward
         and pooler: the paper's, but for the embedding, which is half of the embedded model and needs no training here.
@@ -40,6 +45,11 @@ class RunConfig:
     bond : int, optional
         Cap on every bond dimension, central core included. None keeps the full bonds: nothing of the pretrained
         weights is lost.
+    gauge : {"centred", "tt-svd", "amb"}
+    legs : str, optional
+        As in `convert.decompose`, both.
+    blocks : {"both", "left", "right"}
+        As in `convert.freeze`.
     seed : int
         Seeds the new classifier, the order of the sentences and dropout. The split does not depend on it.
     train_size : int, optional
@@ -49,8 +59,15 @@ class RunConfig:
         next to nothing (47 % on five classes of news). After a single one, light runs of different seeds still lay five
         points apart on the validation set.
     learning_rate : float, optional
-        Peak of AdamW's schedule (up over a fifth of the steps, then down to 0). None takes the method's best on the
-        validation set.
+        Peak of AdamW's schedule (up over the warm-up, then down to 0). None takes the method's best on the validation set.
+    rest_rate : float, optional
+        The same for what is trained besides cores or other numbers of the matrices; None: no other than theirs.
+    weight_decay : float
+        AdamW's.
+    warmup : float
+        Share of the steps in which the rate rises.
+    clip : float
+        Largest norm of a step's gradient.
     batch_size : int
         Sentences in one step of the optimiser, as in the paper.
     micro_batch_size : int
@@ -58,6 +75,10 @@ class RunConfig:
         keeps full fine-tuning under 1.5 GB.
     max_length : int
         Tokens after which a sentence is cut. The longest in rotten_tomatoes has 78.
+    precision : {"float32", "bfloat16"}
+        Of the products in training; weights stay float32.
+    checkpointing : bool
+        Compute a layer's inner values again in the backward pass, to keep fewer of them.
     device : {"auto", "cpu", "cuda"}
 
     Raises
@@ -70,21 +91,40 @@ class RunConfig:
     task: str = "rotten_tomatoes"
     method: str = "light"
     rest: str = "head"
+    pooling: str | None = None
     matrices: str | None = None
     cores: int = N_CORES
     bond: int | None = None
+    gauge: str = "centred"
+    legs: str | None = None
+    blocks: str = "both"
     seed: int = 0
     train_size: int | None = None
     epochs: int | None = None
     learning_rate: float | None = None
+    rest_rate: float | None = None
+    weight_decay: float = 0.0
+    warmup: float = 0.2
+    clip: float = 1.0
     batch_size: int = 32
     micro_batch_size: int = 16
     max_length: int = 64
+    precision: str = "float32"
+    checkpointing: bool = False
     device: str = "auto"
 
     def __post_init__(self):
-        for name, options in (("method", METHODS), ("rest", RESTS), ("device", DEVICES)):
+        for name, options in (
+            ("method", METHODS),
+            ("rest", RESTS),
+            ("pooling", (*POOLINGS, None)),
+            ("gauge", GAUGES),
+            ("blocks", BLOCKS),
+            ("precision", PRECISIONS),
+            ("device", DEVICES),
+        ):
             if getattr(self, name) not in options:
+                options = [option for option in options if option]
                 raise ValueError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}")
         for name, lowest in (
             ("cores", 2),
@@ -108,18 +148,39 @@ class RunConfig:
             )
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", METHODS[self.method].learning_rate)
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"learning_rate lies between 0 and 1, got {self.learning_rate}")
+        for name in ("learning_rate", "rest_rate"):
+            rate = getattr(self, name)
+            if not (rate is None or 0 < rate < 1):
+                raise ValueError(f"{name} lies between 0 and 1, got {rate}")
+        if not 0 <= self.weight_decay < 1:
+            raise ValueError(f"weight_decay lies from 0 to below 1, got {self.weight_decay}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is a share of the steps, from 0 to below 1, got {self.warmup}")
+        if not self.clip > 0:
+            raise ValueError(f"clip is a norm above 0, got {self.clip}")
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size is a multiple of micro_batch_size, got {self.batch_size} and {self.micro_batch_size}"
             )
 
-    def for_task(self, task: "Task") -> "RunConfig":
+    def settled(self, task: "Task") -> "RunConfig":
+        """The same with what was left open: epochs by the sentences that there are to train on, pooling by the model's files.
+
+        Errors as in `Task.train`, `model_path` and `own_pooling`.
+        """
+        return replace(self.with_epochs(task), pooling=self.pooling or own_pooling(model_path(self.model)))
+
+    def with_epochs(self, task: "Task") -> "RunConfig":
         """The same with a number of epochs, by the sentences that there are to train on. Errors as in `Task.train`."""
         steps = math.ceil(len(task.train(self.train_size)) / self.batch_size)
         epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(STEPS / steps)))
         return self if self.epochs is not None else replace(self, epochs=epochs)
+
+    @property
+    def way(self) -> Way:
+        """What it asks of its method."""
+        names = ("matrices", "rest", "gauge", "legs", "blocks", "seed")
+        return Way(self.cores, self.bond, **{name: getattr(self, name) for name in names})
 
     def as_dict(self) -> dict:
         return asdict(self)

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from mpo_tutorial.models.layers import cached, mpo_layers
 from mpo_tutorial.models.ledger import Ledger
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.methods import METHODS
+from mpo_tutorial.models.readout import pooling_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,16 +63,25 @@ def prepare(config: RunConfig) -> Prepared:
         raise ValueError("device cuda needs an NVIDIA GPU that torch can see, there is none; take --device cpu")
     device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
     task = load_task(config.task)
-    config = config.for_task(task)
-    model, tokenizer = load(config.model, task.outputs, config.seed)
+    config = config.settled(task)
+    model, tokenizer = load(config.model, task.outputs, config.seed, config.pooling)
     _require_positions(model, config)
-    how = f"cores {config.cores}, bond {config.bond}" + (f", matrices {config.matrices}" if config.matrices else "")
-    decomposed = is_decomposed(model, config.cores, config.matrices)
-    base = checkpoint.fingerprint(model, "" if decomposed and config.bond is None else how)
-    ledger = METHODS[config.method].apply(
-        model, n_cores=config.cores, max_bond=config.bond, matrices=config.matrices, rest=config.rest
-    )
+    base = checkpoint.fingerprint(model, _how(model, config))
+    ledger = METHODS[config.method].apply(model, config.way)
     return Prepared(config, task, model.to(device), tokenizer, base, ledger)
+
+
+def _how(model: "PreTrainedModel", config: RunConfig) -> str:
+    """What a task's tensors rest on besides the weights: what is said here must not change from version to version."""
+    words = []
+    if not is_decomposed(model, config.cores, config.matrices) or config.bond is not None:
+        words = [f"cores {config.cores}", f"bond {config.bond}"]
+        words += [f"matrices {config.matrices}"] if config.matrices else []
+        words += [f"gauge {config.gauge}"] if config.gauge != "centred" else []
+        words += [f"legs {config.legs}"] if config.legs else []
+    if getattr(model.config, "pooling", None):
+        words.append(f"pooling {model.config.pooling}")
+    return ", ".join(words)
 
 
 def _require_positions(model: "PreTrainedModel", config: RunConfig) -> None:
@@ -288,7 +298,8 @@ def finetune(
         method="light" if layers else "full",
         cores=len(layers[0].cores) if layers else N_CORES,
         **settings,
-    ).for_task(loaded)
+    )
+    config = replace(config, pooling=pooling_of(model)).with_epochs(loaded)
     prepared = Prepared(config, loaded, model, tokenizer, "", Ledger.of(model) if layers else None)
     if out is not None:
         return run(prepared, out, progress=progress, keep_weights=False)

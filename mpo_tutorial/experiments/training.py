@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.models.convert import biases, norms
+from mpo_tutorial.models.layers import Rebuilt, matrix_parameters
 from mpo_tutorial.models.loading import quiet_transformers
 from mpo_tutorial.models.stored import file_sha256
 
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-WARMUP_SHARE = 0.2
 STEPS_BETWEEN_SAVES = 50
 STEPS_BETWEEN_TRIMS = 10
 MARK = "whole.json"  # a checkpoint's last file, written at once: the SHA-256 of each of its other files
@@ -65,7 +67,7 @@ def train(
     steps = math.ceil(len(dataset) / config.batch_size) * config.epochs
     newest = _newest_whole(state)
     watch = _Watch(steps, progress, newest)
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(state),
@@ -73,7 +75,11 @@ def train(
             per_device_train_batch_size=config.micro_batch_size,
             gradient_accumulation_steps=config.batch_size // config.micro_batch_size,
             learning_rate=config.learning_rate,
-            warmup_steps=math.ceil(WARMUP_SHARE * steps),
+            warmup_steps=math.ceil(config.warmup * steps),
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.clip,
+            bf16=config.precision == "bfloat16",
+            gradient_checkpointing=config.checkpointing,
             train_sampling_strategy="group_by_length",
             average_tokens_across_devices=False,
             save_steps=STEPS_BETWEEN_SAVES,
@@ -89,6 +95,7 @@ def train(
         data_collator=DataCollatorWithPadding(tokenizer),
         callbacks=[watch],
     )
+    trainer.rest_rate = config.rest_rate
     trainer.remove_callback(PrinterCallback)
     try:
         with quiet_transformers(), watch.watching():
@@ -106,6 +113,51 @@ def train(
     if not all(torch.isfinite(p).all() for p in model.parameters() if p.requires_grad):
         raise ValueError(f"training diverged at the learning rate {config.learning_rate:g}; take a smaller one")
     return watch.seconds
+
+
+class _Trainer(Trainer):
+    """transformers' Trainer with a rate for the numbers of the matrices and one for the rest, and matrices rebuilt once a step."""
+
+    rest_rate: float | None = None
+
+    def create_optimizer(self, model=None):
+        """AdamW over four groups: numbers of the matrices or others, with weight decay or, as for biases and norms, without."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        of_matrices = matrix_parameters(self.model)
+        exempt = set(map(id, (*biases(self.model), *norms(self.model))))
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                own = self.rest_rate is None or id(parameter) in of_matrices
+                rate = self.args.learning_rate if own else self.rest_rate
+                decay = 0.0 if id(parameter) in exempt else self.args.weight_decay
+                groups.setdefault((rate, decay), []).append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()],
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
+            fused=self.args.device.type == "cuda",
+        )
+        return self.optimizer
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if (
+            model is not self.model
+        ):  # wrapped for several processes, which share gradients as each parameter gets its own
+            return super().training_step(model, inputs, num_items_in_batch)
+        if self.rebuilt is None:
+            self.rebuilt = Rebuilt(model)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the loss became {loss.item()} at training step {self.state.global_step + 1}; take a smaller rate than "
+                f"{self.args.learning_rate:g}"
+            )
+        if self.accelerator.sync_gradients:
+            self.rebuilt.backward()
+            self.rebuilt = None
+        return loss
+
+    rebuilt: Rebuilt | None = None
 
 
 def _newest_whole(state: Path) -> Path | None:

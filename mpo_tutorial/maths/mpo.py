@@ -114,12 +114,7 @@ class MPO:
         """
         shape = Shape.of(shape)
         require_floating(matrix)
-        if tuple(matrix.shape) != (shape.in_size, shape.out_size):
-            padding = f" less the padding {shape.padding}" if any(shape.padding) else ""
-            raise ValueError(
-                f"the legs must multiply out to the matrix: {shape.in_legs} x {shape.out_legs}{padding} is "
-                f"{shape.in_size} x {shape.out_size}, the matrix {' x '.join(map(str, matrix.shape)) or 'a number'}"
-            )
+        shape.require_size(matrix)
         caps = shape.caps(max_bond)
         _check_cutoff(cutoff)
         rows, columns = shape.padding
@@ -136,6 +131,44 @@ class MPO:
         if matrix.dtype == torch.float16 and not torch.isfinite(mpo.central).all():
             raise ValueError(f"the norm, which the central core carries, exceeds {matrix.dtype}; decompose in float32")
         return mpo
+
+    @classmethod
+    def from_blocks(cls, matrix: Tensor, shape: Shape | tuple[Sequence[int], Sequence[int]]) -> "MPO":
+        """The matrix itself between two identities, "A M B": three cores, nothing decomposed, rebuilt to the last bit.
+
+        The legs left of the central ones are one, and those right of them. The trained cores of light fine-tuning, A on the left
+        legs and B on the right ones, reach the same matrices from here as from `from_matrix` at full bond.
+
+        >>> MPO.from_blocks(torch.randn(384, 384), Shape((3, 4, 4, 4, 2), (2, 4, 4, 4, 3))).bonds
+        (96, 96)
+
+        Parameters
+        ----------
+        matrix : Tensor of shape (in, out), floating point
+        shape : Shape, or a pair of tuples (in legs, out legs)
+
+        Raises
+        ------
+        ValueError
+            If the legs do not multiply out to the matrix, or those of one side are more than all others.
+        """
+        shape = Shape.of(shape)
+        require_floating(matrix)
+        shape.require_size(matrix)
+        c = shape.central
+        outer = [(math.prod(legs[:c]), legs[c], math.prod(legs[c + 1 :])) for legs in (shape.in_legs, shape.out_legs)]
+        left, pair, right = (i * j for i, j in zip(*outer, strict=True))
+        if left > pair * right or right > left * pair:
+            raise ValueError(
+                f"between two blocks the legs of each side are at most as many as all others together, got {left} x {pair} x {right}"
+            )
+        rows, columns = shape.padding
+        legs = pad(matrix.detach(), (0, columns, 0, rows)).reshape(*outer[0], *outer[1])
+        centre = legs.permute(0, 3, 1, 4, 2, 5).reshape(left, outer[0][1], outer[1][1], right)
+        one = {"dtype": matrix.dtype, "device": matrix.device}
+        a = torch.eye(left, **one).reshape(1, outer[0][0], outer[1][0], left)
+        b = torch.eye(right, **one).reshape(right, outer[0][2], outer[1][2], 1)
+        return cls((a, centre.contiguous(), b), shape.padding)
 
     @classmethod
     def identity(cls, legs: Sequence[int], dtype: torch.dtype | None = None) -> "MPO":

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 N_CORES = 5  # the paper's choice
 MOST_CORES = 64  # a side below 2 ** 64 has no more prime factors
@@ -144,6 +147,15 @@ class Shape:
             if not is_integer(bond) or not 1 <= bond <= most:
                 raise ValueError(f"a bond dimension here is an integer from 1 to {most}, got {bond!r} in {bonds}")
         return tuple(map(int, bonds))
+
+    def require_size(self, matrix: "Tensor") -> None:
+        """Refuse a matrix that is not of this shape, by a ValueError."""
+        if tuple(matrix.shape) != (self.in_size, self.out_size):
+            padding = f" less the padding {self.padding}" if any(self.padding) else ""
+            raise ValueError(
+                f"the legs must multiply out to the matrix: {self.in_legs} x {self.out_legs}{padding} is "
+                f"{self.in_size} x {self.out_size}, the matrix {' x '.join(map(str, matrix.shape)) or 'a number'}"
+            )
 
     def caps(self, max_bond: int | Sequence[int] | None) -> tuple[int, ...]:
         """The largest dimension that each inner bond may have, from one cap for all, one for each, or none."""

@@ -21,6 +21,15 @@ from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 from mpo_tutorial.models import stored
 from mpo_tutorial.models.layers import MPOEmbedding, MPOLayer, MPOLinear, TiedLinear
+from mpo_tutorial.models.readout import (
+    FAMILY,
+    POOLINGS,
+    Reading,
+    family_of,
+    pooling_of,
+    prepare_reading,
+    require_pooling,
+)
 
 HEADS = (
     "AutoModel",
@@ -33,8 +42,7 @@ HEADS = (
     "AutoModelForNextSentencePrediction",
     "AutoModelForCausalLM",
 )
-MODEL_TYPES = ("bert", "roberta", "albert", "distilbert", "mobilebert")
-PREFIX = "mpo_"
+MODEL_TYPES = tuple(POOLINGS)
 FROM_HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -115,9 +123,11 @@ class MPOModel:
 def mpo_class(plain: type) -> type:
     """MPOBertConfig of BertConfig, MPOBertModel of BertModel, and so on."""
     if issubclass(plain, PreTrainedConfig):
-        bases, members = (plain,), {"model_type": PREFIX + plain.model_type}
+        bases, members = (plain,), {"model_type": FAMILY + plain.model_type}
     else:
-        bases, members = (MPOModel, plain), {"config_class": mpo_class(plain.config_class)}
+        encoder = plain is transformers.AutoModel._model_mapping.get(plain.config_class, None)
+        bases = (Reading, MPOModel, plain) if encoder else (MPOModel, plain)
+        members = {"config_class": mpo_class(plain.config_class)}
     return type(f"MPO{plain.__name__}", bases, {**members, "__module__": __name__})
 
 
@@ -141,12 +151,32 @@ def register() -> None:
                 auto.register(config, mpo_class(auto._model_mapping[plain]))
 
 
-def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module]) -> None:
+def read_by(model: PreTrainedModel, pooling: str) -> None:
+    """Have a classifier read its encoder in one of the ways that its family can, in place.
+
+    Where that is not transformers' own way, its class becomes one that saves and loads it, without MPO layers as well.
+
+    Raises
+    ------
+    ValueError
+        If the family cannot, or the pooler that is to be read was left out before.
+    """
+    require_pooling(model.config.model_type, pooling)
+    now = pooling_of(model)
+    if pooling == now:
+        return
+    if pooling == "pooler":
+        raise ValueError(f"{model.name_or_path or 'the model'} was saved without its pooler, to be read by {now}")
+    put_layers(model, {}, pooling)
+
+
+def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module], pooling: str | None = None) -> None:
     """Put layers in the places of others, in all of them where one is shared, and make the model's class fit.
 
-    An output layer that was tied to an embedding stays tied to it. A model of another family is a ValueError.
+    An output layer that was tied to an embedding stays tied to it. With a pooling the model is read so from now on. A model of
+    another family is a ValueError.
     """
-    family = model.config.model_type.removeprefix(PREFIX)
+    family = family_of(model.config.model_type)
     if family not in MODEL_TYPES:
         raise ValueError(
             f"the families whose models can be saved and loaded are {', '.join(MODEL_TYPES)}, got {family!r}"
@@ -164,8 +194,10 @@ def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module]) -> No
         if old in layers:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layers[old])
-    mpo = any(isinstance(module, MPOLayer) for module in model.modules())
     old, new = model.config, copy.deepcopy(model.config)  # the caller's own may serve other models
+    if pooling is not None:
+        new.pooling = pooling
+    mpo = any(isinstance(module, MPOLayer) for module in model.modules()) or bool(getattr(new, "pooling", None))
     new.__class__ = _class_of(new, mpo)
     for module in model.modules():
         if getattr(module, "config", None) is old:
@@ -180,6 +212,8 @@ def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module]) -> No
     elif hasattr(model.config, "mpo"):
         del model.config.mpo
         model.config.__dict__.pop("mpo_sha256", None)
+    if getattr(new, "pooling", None):
+        prepare_reading(model)
     _forget_ties(model)
 
 
@@ -196,7 +230,7 @@ def description(model: PreTrainedModel) -> dict[str, dict]:
 
 
 def _class_of(thing: PreTrainedModel | PreTrainedConfig, mpo: bool) -> type:
-    plain = next(cls for cls in type(thing).__mro__ if cls.__module__ != __name__)
+    plain = next(cls for cls in type(thing).__mro__ if cls.__module__ not in (__name__, Reading.__module__))
     return mpo_class(plain) if mpo else plain
 
 
@@ -220,7 +254,7 @@ def _forget_ties(model: PreTrainedModel) -> None:
 def _described(model: PreTrainedModel, config: PreTrainedConfig) -> Iterator[tuple[nn.Module, Shape, tuple[int, ...]]]:
     """The modules that a config says are MPOs, with shape and bonds. A head's are left out where the head is not there."""
     described = getattr(config, "mpo", None)
-    if not isinstance(described, dict) or not described:
+    if not isinstance(described, dict) or not (described or getattr(config, "pooling", None)):
         raise ValueError(
             f"the config of an MPO model says by `mpo` which matrices are MPOs, this one has {described!r}"
         )

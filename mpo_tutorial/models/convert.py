@@ -1,25 +1,33 @@
 """Swapping a model's matrices for MPO layers, freezing the central cores, and the ledger of what is where."""
 
 import copy
+import re
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from mpo_tutorial.maths.linalg import relative_error
-from mpo_tutorial.maths.shapes import N_CORES, usual_shape
+from mpo_tutorial.maths.mpo import MPO
+from mpo_tutorial.maths.shapes import N_CORES, Shape, usual_shape
 from mpo_tutorial.models import stored
 from mpo_tutorial.models.families import USUAL, dense_matrices
 from mpo_tutorial.models.layers import MPOEmbedding, MPOLinear, mpo_layers
 from mpo_tutorial.models.ledger import Ledger, Row
 from mpo_tutorial.models.loading import as_value_error
+from mpo_tutorial.models.methods import BLOCKS, GAUGES, RESTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def decompose(
-    model: "PreTrainedModel", n_cores: int = N_CORES, max_bond: int | None = None, matrices: str = USUAL
+    model: "PreTrainedModel",
+    n_cores: int = N_CORES,
+    max_bond: int | None = None,
+    matrices: str = USUAL,
+    gauge: str = "centred",
+    legs: str | None = None,
 ) -> Ledger:
     """Swap a model's matrices for MPO layers, in place, and its class for one that saves and loads them.
 
@@ -32,32 +40,85 @@ def decompose(
         Cap on every bond dimension; None keeps the full bonds, and the model computes what it computed before.
     matrices : str
         As in `families.split_words`.
+    gauge : {"centred", "tt-svd", "amb"}
+        Which chains of the same matrices: with the norm in the central core; with the norm in the last core, where TT-SVD leaves
+        it; or the matrix itself between two identities, as in `MPO.from_blocks`.
+    legs : str, optional
+        As in `shapes_of`, for matrices of these sizes instead of what `n_cores` gives.
 
     Raises
     ------
     ValueError
-        As in `families.dense_matrices`, or if a number is out of range or weights are offloaded.
+        As in `families.dense_matrices` and `shapes_of`, or if a number is out of range, legs fit no matrix, the gauge is unknown
+        or cannot be cut, or weights are offloaded.
     """
     from mpo_tutorial.models.architectures import put_layers  # loads transformers
 
     _require_in_memory(model)
+    if gauge not in GAUGES:
+        raise ValueError(f"gauge is one of {', '.join(GAUGES)}, got {gauge!r}")
+    if gauge == "amb" and max_bond is not None:
+        raise ValueError(
+            f"in the gauge amb nothing is decomposed that could be cut, got a bond of {max_bond}; take centred"
+        )
+    given = {(shape.in_size, shape.out_size): shape for shape in shapes_of(legs)} if legs else {}
+    unused = set(given)
     layers, rows = {}, []
     for name, module in dense_matrices(model, matrices):
         kind, matrix = (
             (MPOEmbedding, module.weight) if isinstance(module, nn.Embedding) else (MPOLinear, module.weight.T)
         )
-        shape = usual_shape(*matrix.shape, n_cores)
+        size = tuple(matrix.shape)
+        unused.discard(size)
+        shape = given.get(size) or usual_shape(*size, n_cores)
         if matrix.is_meta:
             with matrix.device:
                 layer = kind.random(shape, max_bond)
             error = None
         else:
             layer = kind.from_dense(module, shape, max_bond)
+            if gauge == "tt-svd":
+                layer.set_mpo(layer.mpo.canonize(shape.n_cores - 1))
+            elif gauge == "amb":
+                layer.set_mpo(MPO.from_blocks(matrix, shape))
             error = relative_error(layer.mpo.to_matrix(), matrix.detach())
         layers[module] = layer
         rows.append(Row.of(name, layer, error))
+    if unused:
+        sizes = sorted(
+            {tuple(module.weight.shape[:: 1 if isinstance(module, nn.Embedding) else -1]) for module in layers}
+        )
+        raise ValueError(
+            f"legs must multiply out to a matrix that is decomposed; {_sizes(unused)} are none, there are {_sizes(sizes)}"
+        )
     put_layers(model, layers)
     return Ledger(tuple(rows))
+
+
+def shapes_of(text: str) -> tuple[Shape, ...]:
+    """Shapes from text, as layers print them, with commas between.
+
+    >>> [shape.full_bonds for shape in shapes_of("3.4.4.4.2 x 4.4.6.4.4, 12.4.8 x 8.4.12")]
+    [(12, 192, 128, 8), (96, 96)]
+
+    Raises
+    ------
+    ValueError
+        If a part of the text is none, or the sides have not equally many legs.
+    """
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)+)\s*x\s*(\d+(?:\.\d+)+)\s*", part)
+        if match is None:
+            raise ValueError(
+                f"legs are written as in 3.4.4.4.2 x 4.4.6.4.4, with commas between several, got {part.strip()!r}"
+            )
+        found.append(Shape(*(tuple(map(int, side.split("."))) for side in match.groups())))
+    return tuple(found)
+
+
+def _sizes(sizes) -> str:
+    return ", ".join(f"{rows} x {columns}" for rows, columns in sizes)
 
 
 def is_decomposed(model: "PreTrainedModel", n_cores: int | None, matrices: str | None) -> bool:
@@ -112,33 +173,60 @@ def outline(config: "PreTrainedConfig", n_labels: int = 2) -> "PreTrainedModel":
         return AutoModelForSequenceClassification.from_config(config)
 
 
-def freeze(model: "PreTrainedModel", rest: str = "head") -> None:
+def freeze(model: "PreTrainedModel", rest: str = "head", blocks: str = "both") -> None:
     """Leave trainable what light fine-tuning trains: the auxiliary cores, and the rest that is asked for.
 
     Parameters
     ----------
-    rest : {"head", "all"}
-        "head": the classifier besides. "all": everything but the central cores, as the paper counts. A pooler that begins
-        anew, as `load` says, is trained whole.
+    rest : {"head", "norms", "all"}
+        "head": the classifier besides. "norms": biases and normalisations too. "all": everything but the central cores, as the
+        paper counts. A pooler that begins anew, as `load` says, is trained whole.
+    blocks : {"both", "left", "right"}
+        Which auxiliary cores: those on both sides of the central one, or on one side alone.
 
     Raises
     ------
     ValueError
-        If the model has no MPO layer, or `rest` is unknown.
+        If the model has no MPO layer, or `rest` or `blocks` is unknown.
     """
     layers = mpo_layers(model)
     if not layers:
         raise ValueError("light fine-tuning needs MPO layers, the model has none; compress it first")
-    if rest not in ("head", "all"):
-        raise ValueError(f"rest is one of head, all, got {rest!r}")
-    model.requires_grad_(True)
-    if rest == "head":
-        model.base_model.requires_grad_(False)
+    if rest not in RESTS:
+        raise ValueError(f"rest is one of {', '.join(RESTS)}, got {rest!r}")
+    if blocks not in BLOCKS:
+        raise ValueError(f"blocks is one of {', '.join(BLOCKS)}, got {blocks!r}")
+    train_head(model)
+    if rest == "norms":
+        for parameter in (*biases(model), *norms(model)):
+            parameter.requires_grad_(True)
+    elif rest == "all":
+        model.requires_grad_(True)
     for layer in layers:
-        for core in layer.cores:
-            core.requires_grad_(core is not layer.central)
+        centre = len(layer.cores) // 2
+        for k, core in enumerate(layer.cores):
+            core.requires_grad_(k < centre if blocks == "left" else k > centre if blocks == "right" else k != centre)
+
+
+def train_head(model: "PreTrainedModel") -> None:
+    """Freeze the encoder, and leave the head trainable; with it a pooler that begins anew."""
+    model.requires_grad_(True)
+    model.base_model.requires_grad_(False)
     if getattr(model, "new_pooler", False):
         model.base_model.pooler.requires_grad_(True)
+
+
+def biases(model: nn.Module) -> list[nn.Parameter]:
+    """All biases, those of normalisations included."""
+    return [parameter for name, parameter in model.named_parameters() if name.endswith("bias")]
+
+
+def norms(model: nn.Module) -> list[nn.Parameter]:
+    """All parameters of normalisations: nn.LayerNorm, and MobileBERT's NoNorm."""
+    found = (
+        module for module in model.modules() if isinstance(module, nn.LayerNorm) or type(module).__name__ == "NoNorm"
+    )
+    return [parameter for module in found for parameter in module.parameters()]
 
 
 def count(model: nn.Module, trained_only: bool = False) -> int:

@@ -69,10 +69,19 @@ def place(name: str) -> Place | None:
     """
     for ending, kind, part in _PLACES:
         if found := re.search(rf"(?:^|\.)(?:{ending})$", name):
-            layer = re.search(r"layers?\.(\d+)\.", name)
             kind = kind.format(*filter(None, found.groups()))
-            return Place(int(layer[1]) if layer else None, kind, part)
+            return Place(layer_of(name), kind, part)
     return None
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the layer that a module or parameter of this name is in.
+
+    >>> layer_of("bert.encoder.layer.3.output.dense.bias"), layer_of("classifier.weight")
+    (3, None)
+    """
+    found = re.search(r"layers?\.(\d+)\.", name)
+    return int(found[1]) if found else None
 
 
 def config_by_name(name: str) -> "PreTrainedConfig":

@@ -268,3 +268,49 @@ def cached(model: nn.Module):
     finally:
         for layer in layers:
             layer._cached_matrix = None
+
+
+class Rebuilt:
+    """The matrices of a model's MPO layers, rebuilt once for all micro-batches of an optimiser step.
+
+    Layers use them until `backward`, which takes the gradients that have come together on the matrices back to the cores, through
+    each contraction once; layers of one shape go through it side by side. Embeddings are left out: they look up rows.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On one device, nothing of it offloaded.
+    """
+
+    def __init__(self, model: nn.Module):
+        groups: dict[tuple, list[MPOLinear]] = {}
+        for layer in mpo_layers(model):
+            if isinstance(layer, MPOLinear):
+                sizes = tuple((tuple(core.shape), core.requires_grad) for core in layer.cores)
+                groups.setdefault((sizes, layer.padding), []).append(layer)
+        self.layers, self.matrices = [], []
+        for (_, padding), layers in groups.items():
+            cores = [torch.stack([layer.cores[k] for layer in layers]) for k in range(len(layers[0].cores))]
+            with torch.enable_grad():
+                self.matrices.append(torch.vmap(lambda *cores, padding=padding: contract(cores, padding))(*cores))
+            self.layers.append(layers)
+            for layer, matrix in zip(layers, self.matrices[-1].detach(), strict=True):
+                layer._cached_matrix = matrix.requires_grad_()
+
+    def backward(self) -> None:
+        """Give the cores their gradients, and let the layers rebuild for themselves again."""
+        pairs = []
+        for layers, matrices in zip(self.layers, self.matrices, strict=True):
+            kept = [layer._cached_matrix for layer in layers]
+            for layer in layers:
+                layer._cached_matrix = None
+            if matrices.requires_grad:
+                pairs.append((matrices, torch.stack([torch.zeros_like(m) if m.grad is None else m.grad for m in kept])))
+        if pairs:
+            torch.autograd.backward(*zip(*pairs, strict=True))
+
+
+def matrix_parameters(model: nn.Module) -> set[int]:
+    """Which parameters, by `id`, are numbers of matrices: cores, and updates of weights; others are the rest."""
+    cores = {id(core) for layer in mpo_layers(model) for core in layer.cores}
+    return cores | {id(p) for name, p in model.named_parameters() if ".parametrizations." in name}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from mpo_tutorial.models import stored
+from mpo_tutorial.models.readout import own_pooling
 from mpo_tutorial.models.sources import model_path
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def as_value_error(what: str):
         raise ValueError(f"{what}: {first_line}") from error
 
 
-def load(name: str, n_labels: int = 2, seed: int = 0) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+def load(
+    name: str, n_labels: int = 2, seed: int = 0, pooling: str | None = None
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A pretrained encoder with a classifier on top, and its tokenizer.
 
     The classifier is new and seeded, unless the files hold one for as many labels.
@@ -64,18 +67,28 @@ def load(name: str, n_labels: int = 2, seed: int = 0) -> tuple["PreTrainedModel"
         Outputs of the classifier.
     seed : int
         Of a classifier that is new.
+    pooling : {"mean", "first", "pooler"}, optional
+        How the classifier reads the encoder; None: as the encoder was trained to be read, by its own files.
 
     Raises
     ------
     ValueError
-        If files are missing or damaged, or transformers knows no sequence classifier for this model.
+        If files are missing or damaged, transformers knows no sequence classifier for this model, or it cannot be read so.
     FileNotFoundError, ConnectionError
         As in `sources.model_path`.
     """
     from transformers import AutoModelForSequenceClassification, set_seed
 
     set_seed(seed)
-    model, tokenizer = load_pretrained(model_path(name), AutoModelForSequenceClassification, num_labels=n_labels)
+    path = model_path(name)
+    model, tokenizer = load_pretrained(path, AutoModelForSequenceClassification, num_labels=n_labels)
+    if pooling is None:
+        pooling = own_pooling(path)
+    if pooling is not None:
+        from mpo_tutorial.models.architectures import read_by
+
+        read_by(model, pooling)
+        model.new_pooler = model.new_pooler and pooling == "pooler"
     # BERT's classifier takes no num_items_in_batch, though its signature says so; transformers 5.23 would then sum the
     # gradients of accumulated batches where it must average them.
     model.accepts_loss_kwargs = False

@@ -241,8 +241,8 @@ def test_a_small_task_is_gone_through_more_often(sentences, batch_size, epochs):
     rows = [(f"film {i}", i % 2) for i in range(sentences)]
     task = Task("films", ("bad", "good"), {"train": rows})
     config = RunConfig(batch_size=batch_size)
-    assert config.for_task(task) == replace(config, epochs=epochs)
-    assert replace(config, epochs=1).for_task(task).epochs == 1
+    assert config.settled(task).epochs == epochs
+    assert replace(config, epochs=1).settled(task).epochs == 1
 
 
 def test_the_epochs_that_a_run_had_are_in_its_record_and_may_be_left_out_again(config, tmp_path):
