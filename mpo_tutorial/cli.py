@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpo_tutorial.course import tables
-from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.models.methods import METHODS
 
@@ -316,15 +316,11 @@ def report(
         return
     from mpo_tutorial.experiments.glue import GLUE, glue_score
 
-    figures = {}
+    figures, advice = {}, "give folders that mpo-tutorial finetune has made, or light and full in a demo's"
     for run in runs:
         if not (run / "record.json").is_file():
-            raise FileNotFoundError(f"{run} holds no record.json; give folders that mpo-tutorial finetune has made")
-        record = records.read_record(run / "record.json")
-        if not record.keys() >= {"config", "test"}:
-            raise ValueError(
-                f"{run} holds no run that was measured on test sentences; take those of mpo-tutorial finetune"
-            )
+            raise FileNotFoundError(f"{run} holds no record.json; {advice}")
+        record = records.read_run(run / "record.json", advice, {"test": forms.MEASURED})
         console.print(f"{record['config']['task']}: {tables.sentence_on_metrics(record)}", soft_wrap=True, markup=False)
         main, *_ = tables.metrics_of(record["test"]).values()
         figures[record["config"]["task"].removeprefix("glue/")] = 100 * main["value"]

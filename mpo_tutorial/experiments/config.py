@@ -84,8 +84,12 @@ class RunConfig:
 
     def __post_init__(self):
         for name, options in (("method", METHODS), ("rest", RESTS), ("device", DEVICES)):
-            if getattr(self, name) not in options:
+            if getattr(self, name) not in tuple(options):
                 raise ValueError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}")
+        for name in ("model", "task", "matrices"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (name, value) != ("matrices", None):
+                raise ValueError(f"{name} is a text, got {value!r}")
         for name, lowest in (
             ("cores", 2),
             ("bond", 1),
@@ -108,8 +112,8 @@ class RunConfig:
             )
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", METHODS[self.method].learning_rate)
-        if not 0 < self.learning_rate < 1:
-            raise ValueError(f"learning_rate lies between 0 and 1, got {self.learning_rate}")
+        if not isinstance(self.learning_rate, int | float) or not 0 < self.learning_rate < 1:
+            raise ValueError(f"learning_rate lies between 0 and 1, got {self.learning_rate!r}")
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size is a multiple of micro_batch_size, got {self.batch_size} and {self.micro_batch_size}"
