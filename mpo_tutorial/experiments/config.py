@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 RESTS = ("head", "all")
 DEVICES = ("auto", "cpu", "cuda")
+LARGEST_SEED = 2**32 - 1
 STEPS = 200  # of the optimiser, that a run should have
 FEWEST_EPOCHS, MOST_EPOCHS = 2, 20
 
@@ -105,6 +106,8 @@ class RunConfig:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ValueError(f"{name} is an integer of at least {lowest}, got {value!r}")
+        if self.seed > LARGEST_SEED:
+            raise ValueError(f"seed is at most {LARGEST_SEED}, because NumPy takes no larger one, got {self.seed}")
         if self.cores > MOST_CORES:
             raise ValueError(
                 f"cores is at most {MOST_CORES}, because more than a side of a matrix has prime factors only add legs of 1, got "
@@ -121,7 +124,7 @@ class RunConfig:
 
     def for_task(self, task: "Task") -> "RunConfig":
         """The same with a number of epochs, by the sentences that there are to train on. Errors as in `Task.train`."""
-        steps = math.ceil(len(task.train(self.train_size)) / self.batch_size)
+        steps = max(1, math.ceil(len(task.train(self.train_size)) / self.batch_size))
         epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(STEPS / steps)))
         return self if self.epochs is not None else replace(self, epochs=epochs)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mpo_tutorial.experiments import forms
+from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.finetune import grade, prepare, run
 from mpo_tutorial.experiments.statistics import score
-from mpo_tutorial.experiments.study import Point, Setting, Study
+from mpo_tutorial.experiments.study import RECORD, Point, Setting, Study
 from mpo_tutorial.experiments.tasks import tokenise
 from mpo_tutorial.experiments.tuned import Tuned, config_of_run, unused_sentences
 from mpo_tutorial.maths.entropy import entropy, schmidt_values
@@ -106,6 +106,8 @@ def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False
     InterruptedError, OSError, ValueError
         As in `run`; and before anything is trained, what the study would refuse in the end.
     """
+    if resume:
+        records.require_own(out, RECORD)
     folders = [out / f"seed-{seed}" for seed in range(seeds)]
     for seed, folder in enumerate(folders):
         prepared = prepare(replace(config, seed=seed))

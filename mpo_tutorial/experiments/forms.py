@@ -50,22 +50,26 @@ def require(value: Any, what: str, form: Form, advice: str) -> None:
     """Refuse, by a ValueError, a value that does not have the form; parameters as in `parsed`."""
     for place, missed, found in _misfits(value, form, ()):
         where = f" at {'.'.join(place)}" if place else ""
-        raise ValueError(f"{what} must have {missed}{where}, it has {found}; {advice}")
+        raise ValueError(f"{what} must have {missed}{where}, {found}; {advice}")
 
 
 def _misfits(value: Any, form: Form, place: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], str, str]]:
     """Where a value does not have the form, what should be there, and what is."""
     if isinstance(form, Leaf):
         if not form.fits(value):
-            yield place, form.what, reprlib.repr(value)
+            yield place, form.what, _there(value)
     elif not isinstance(value, dict):
-        yield place, OBJECT.what, reprlib.repr(value)
+        yield place, OBJECT.what, _there(value)
     else:
         for key, inner in form.items():
             if key in value:
                 yield from _misfits(value[key], inner, (*place, key))
             else:
-                yield (*place, key), inner.what if isinstance(inner, Leaf) else OBJECT.what, "none"
+                yield (*place, key), inner.what if isinstance(inner, Leaf) else OBJECT.what, "it is missing"
+
+
+def _there(value: Any) -> str:
+    return f"there is {'null' if value is None else reprlib.repr(value)}"
 
 
 def word(wanted: str) -> Leaf:

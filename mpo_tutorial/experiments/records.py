@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from mpo_tutorial.experiments import forms
 
 NAMES = ("record.json", "record.jsonl")  # of a run or a demo, and of a study, in a folder
+DELETE_LINE = "delete the line, and --resume makes its point again"
 VERSIONS_OF = ("mpo-tutorial", "torch", "transformers", "tensorly", "datasets", "accelerate", "numpy")
 
 
@@ -200,5 +201,5 @@ def read_points(path: Path, show: Callable[[str], None] = lambda _: None) -> lis
         show(f"The last line of {path} was cut off; its point is made again.")
     points = []
     for number, line in enumerate(whole.splitlines(), start=1):
-        points.append(forms.parsed(line, f"line {number} of {path}", forms.POINT, "delete the line"))
+        points.append(forms.parsed(line, f"line {number} of {path}", forms.POINT, DELETE_LINE))
     return points

@@ -123,8 +123,8 @@ def run(
                 made = {key_of(point["setting"]): point for point in points if point["stage"] == stage}
                 _require_grid(path, stage, made, settings)
                 for point in made.values():
-                    what = f"the result of {json.dumps(point['setting'])} in {path}"
-                    forms.require(point["result"], what, study.form(point["setting"]), "delete its line, then --resume")
+                    what, form = f"line {1 + points.index(point)} of {path}", {"result": study.form(point["setting"])}
+                    forms.require(point, what, form, records.DELETE_LINE)
                 missing = [setting for key, setting in settings.items() if key not in made]
                 make = partial(make_point, study.measure, {**head, "stage": stage})
                 bar = tqdm(desc=stage, total=len(settings), initial=len(made), unit="point", disable=not progress)
