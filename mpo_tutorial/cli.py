@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpo_tutorial.course import tables
-from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.models.methods import METHODS
 
@@ -292,6 +293,34 @@ def cuts(
     console.print(f"Record: {out / study.RECORD}")
 
 
+@app.command()
+def light(
+    variant: Annotated[
+        list[str] | None, typer.Option(help="One of the study's variants; may be given several times (default: all).")
+    ] = None,
+    model: Model = RunConfig.model,
+    micro_batch_size: Annotated[
+        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in memory at once, of 32 in a step.")
+    ] = RunConfig.micro_batch_size,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/light"),
+    resume: Resume = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+):
+    """Is light fine-tuning as good as full? The primary comparison and what stands beside it (a day on two cores)."""
+    _require_writable(out)
+    from mpo_tutorial.experiments import light, study
+
+    base = RunConfig(model=model, micro_batch_size=micro_batch_size, device=device)
+    made = light.study(base, variant or tuple(light.VARIANTS))
+    points = study.run(
+        made, out, resume=resume, workers=workers, scheduler=scheduler, show=partial(console.print, soft_wrap=True)
+    )
+    _print_table(*light.table(points))
+    console.print(f"Record: {out / study.RECORD}")
+
+
 def _moved(old: str, new: str) -> None:
     """A command that was renamed: it says so, whatever it is given."""
 
@@ -316,15 +345,11 @@ def report(
         return
     from mpo_tutorial.experiments.glue import GLUE, glue_score
 
-    figures = {}
+    figures, advice = {}, "give folders that mpo-tutorial finetune has made, or light and full in a demo's"
     for run in runs:
         if not (run / "record.json").is_file():
-            raise FileNotFoundError(f"{run} holds no record.json; give folders that mpo-tutorial finetune has made")
-        record = records.read_record(run / "record.json")
-        if not record.keys() >= {"config", "test"}:
-            raise ValueError(
-                f"{run} holds no run that was measured on test sentences; take those of mpo-tutorial finetune"
-            )
+            raise FileNotFoundError(f"{run} holds no record.json; {advice}")
+        record = records.read_run(run / "record.json", advice, {"test": forms.MEASURED})
         console.print(f"{record['config']['task']}: {tables.sentence_on_metrics(record)}", soft_wrap=True, markup=False)
         main, *_ = tables.metrics_of(record["test"]).values()
         figures[record["config"]["task"].removeprefix("glue/")] = 100 * main["value"]

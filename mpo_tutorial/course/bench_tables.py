@@ -82,7 +82,7 @@ def targets(record: dict) -> Iterator[Target]:
         if peers:
             most, limit = 0.85 if bond is None else 1, passes["counted limit"] / min(peers)
             yield Target(f"layer at {where}, over tensorly-torch's better mode", passes[OURS] / min(peers), most, limit)
-    rows = {(row["contender"], row["tokens"]): row["seconds"] for row in record["evaluation"]}
+    rows = {(row["contender"], row["tokens"]): row["seconds"] for row in record["evaluation"] if "missing" not in row}
     for (name, tokens), value in rows.items():
         if name != "nn.Linear":
             yield Target(
@@ -149,5 +149,6 @@ def _evaluation(rows: list[dict]) -> Table:
             f"{row['seconds'] / dense[row['tokens']]:.2f}",
         )
         for row in rows
+        if "missing" not in row
     ]
     return Table("One layer, evaluated", ("tokens", "", "seconds", "over nn.Linear"), lines)

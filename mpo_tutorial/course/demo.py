@@ -10,10 +10,10 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from mpo_tutorial.course import figures, tables
-from mpo_tutorial.experiments import records, statistics
+from mpo_tutorial.experiments import forms, records, statistics
 from mpo_tutorial.experiments.compare import summarise
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import Prepared, grade, prepare, run
+from mpo_tutorial.experiments.finetune import START_ANEW, Prepared, grade, prepare, run
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import require_classes
 from mpo_tutorial.models.layers import mpo_layers
@@ -51,11 +51,15 @@ def demo(
     Raises
     ------
     ValueError
-        As `finetune.run` says, and if the task has no classes.
+        As `finetune.run` says, if the task has no classes, or if `out`, which is to be resumed, is another command's.
     """
     require_classes(config.task)
     started = time.perf_counter()
     with locked(out):
+        if resume:
+            records.require_own(out, "record.json")
+            if (out / "record.json").exists():
+                records.read_record(out / "record.json", {"kind": forms.word("demo")}, START_ANEW)
         full = None
         if live_baseline:
             show("\n[bold]0. Fine-tune everything[/], the dense model, for comparison.")

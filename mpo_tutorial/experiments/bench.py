@@ -14,7 +14,7 @@ from statistics import median
 
 import torch
 
-from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.contenders import Sizes, bert_like, decomposer, layer_of, layer_step, model_step
 from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.maths.contraction import multiplications
@@ -30,6 +30,7 @@ PAUSE = 0.2  # seconds; the threads of a BLAS go on spinning for a while, and wo
 PEERS = ("tensorly", "tensorly-torch", "quimb", "torchTT")
 NOT_INSTALLED = "not installed"
 LIMIT = "counted limit"
+EVALUATED = ("nn.Linear", "MPOLinear in cached")
 LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-torch, factorized")
 
 
@@ -59,12 +60,36 @@ def study(sizes: Sizes | None = None, *, device: str = "cpu", repeat: int = 15) 
         settings += [{"part": "model", "bond": bond, "tokens": n} for bond in sizes.bonds for n in sizes.model_tokens]
         return [{**setting, **common} for setting in [*settings, {"part": "slider"}]]
 
-    return Study("bench", VERSION, measure, {"parts": parts}, serial=True, describe=describe)
+    return Study("bench", VERSION, measure, {"parts": parts}, serial=True, describe=describe, form=form)
 
 
 def measure(setting: Setting) -> dict:
     """The rows of one part, and the versions of the libraries."""
     return {"peers": _versions(), "rows": MEASURES[setting["part"]](sizes_of(setting), setting)}
+
+
+def form(setting: Setting) -> forms.Form:
+    """Of what `measure` gives."""
+    return {"peers": forms.OBJECT, "rows": ROWS[setting["part"]]}
+
+
+def _rows(who: str, needed: Sequence[str], numbers: Sequence[str] = ("seconds",)) -> forms.Leaf:
+    """The form of rows, each with the name of a contender and its numbers or, if it is not needed, why it is missing."""
+
+    def fits(row) -> bool:
+        if not isinstance(row, dict) or not forms.is_text(row.get(who)):
+            return False
+        if "missing" in row:
+            return forms.is_text(row["missing"]) and row[who] not in needed
+        return all(map(_is_positive, (*(row.get(name) for name in numbers), row.get("peak_bytes", 1))))
+
+    rows = forms.items("", fits)
+    what = f"rows of {' and '.join(needed)}, with {' and '.join(numbers)}"
+    return forms.Leaf(what, lambda value: rows.fits(value) and {row[who] for row in value} >= {*needed})
+
+
+def _is_positive(value) -> bool:
+    return forms.is_number(value) and value > 0
 
 
 def describe(point: Point) -> str:
@@ -95,7 +120,7 @@ def summarise(points: Sequence[Point]) -> dict:
     for point in points:
         setting, rows = point["setting"], point["result"]["rows"]
         where = {name: setting[name] for name in ("tokens", "bond") if name in setting}
-        rows = [{**where, **row} for row in rows]
+        rows = [{**row, **where} for row in rows]
         if setting["part"] in ("layer", "model"):
             dense = next(row for row in rows if row["contender"] == "nn.Linear")
             if setting["part"] == "layer":
@@ -236,7 +261,7 @@ def _evaluation(sizes: Sizes, setting: Setting) -> list[dict]:
     dense, layer = (layer_of(name, shape, None).to(device) for name in LAYERS[:2])
     x = torch.randn(setting["tokens"], shape.in_size).to(device)
     with torch.inference_mode(), cached(layer):
-        steps = {"nn.Linear": lambda: dense(x), "MPOLinear in cached": lambda: layer(x)}
+        steps = dict(zip(EVALUATED, (lambda: dense(x), lambda: layer(x)), strict=True))
         seconds = _race(steps, device, 3 * setting["repeat"])
     return [{"contender": name, "seconds": value} for name, value in seconds.items()]
 
@@ -261,4 +286,19 @@ MEASURES = {
     "evaluation": _evaluation,
     "model": _model,
     "slider": _slider,
+}
+ROWS = {
+    "decomposition": _rows("library", ("mpo_tutorial", "tensorly"), ("seconds", "error")),
+    "layer": _rows("contender", LAYERS[:2]),
+    "evaluation": _rows("contender", EVALUATED),
+    "model": _rows("contender", LAYERS[:2]),
+    "slider": forms.Leaf(
+        "a row with answer_seconds",
+        lambda rows: (
+            isinstance(rows, list)
+            and len(rows) == 1
+            and isinstance(rows[0], dict)
+            and _is_positive(rows[0].get("answer_seconds"))
+        ),
+    ),
 }

@@ -11,12 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mpo_tutorial.experiments import forms
 from mpo_tutorial.experiments.records import replacing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KEY = "mpo_tutorial"  # of a task file's metadata
+METADATA = {"base": forms.TEXT, "sha256": forms.TEXT}
 
 
 def fingerprint(model: "PreTrainedModel", how: str = "") -> str:
@@ -34,7 +36,7 @@ def digest(tensors: Mapping[str, Tensor], how: str = "") -> str:
     found = hashlib.sha256(how.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(name.encode())
-        found.update(tensor.cpu().contiguous().view(torch.uint8).numpy())
+        found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()
 
 
@@ -121,7 +123,7 @@ class SharedBase:
         head = [name for name in there if not name.startswith(inside)]
         *_, output = (name.removesuffix(".weight") for name in head if name.endswith(".weight"))
         rows = (f"{output}.weight", f"{output}.bias")  # one for each class of the task
-        classes, *_ = found.get(rows[0], there[rows[0]])
+        classes, *_ = found.get(rows[0]) or there[rows[0]]
         there |= {name: (classes, *there[name][1:]) for name in rows}
         for name in (*found, *head):
             if found.get(name) != there.get(name):
@@ -148,14 +150,13 @@ def _metadata(base: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
 def _read_task(base: str, path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            text = (file.metadata() or {}).get(KEY, "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
     except SafetensorError as error:
         raise ValueError(f"a task file is a whole safetensors file, {path} is not: {error}") from error
-    if metadata.get("base") != base:
-        raise ValueError(
-            f"{path} belongs to the base {str(metadata.get('base'))[:12]}, not to {base[:12]}; train this one anew"
-        )
-    if metadata.get("sha256") != digest(tensors):
+    metadata = forms.parsed(text, f"the metadata {KEY} of {path}", METADATA, "train this task anew")
+    if metadata["base"] != base:
+        raise ValueError(f"{path} belongs to the base {metadata['base'][:12]}, not to {base[:12]}; train this one anew")
+    if metadata["sha256"] != digest(tensors):
         raise ValueError(f"{path} was altered after it was saved; take a copy of the file that is whole")
     return tensors

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from mpo_tutorial.experiments import forms
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds, seeds_needed
 from mpo_tutorial.experiments.study import Point, Setting, Study
@@ -56,7 +57,12 @@ def study(base: RunConfig, tuning_seeds: Sequence[int] = TUNING_SEEDS, seeds: Se
             setting(method, rate, seed, ["validation", "test"]) for method, rate in chosen.items() for seed in seeds
         ]
 
-    return Study("compare", VERSION, measure, {"tuning": tuning, "final": final}, describe=describe)
+    return Study("compare", VERSION, measure, {"tuning": tuning, "final": final}, describe=describe, form=form)
+
+
+def form(setting: Setting) -> forms.Form:
+    """Of what `measure` gives."""
+    return {**forms.COSTS, **dict.fromkeys(setting["splits"], forms.SCORE)}
 
 
 def measure(setting: Setting) -> dict:

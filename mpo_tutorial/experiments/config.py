@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 POOLINGS = ("mean", "first", "pooler")
 PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
+LARGEST_SEED = 2**32 - 1
 STEPS = 200  # of the optimiser, that a run should have
 FEWEST_EPOCHS, MOST_EPOCHS = 2, 20
 
@@ -123,9 +124,13 @@ class RunConfig:
             ("precision", PRECISIONS),
             ("device", DEVICES),
         ):
-            if getattr(self, name) not in options:
+            if getattr(self, name) not in tuple(options):
                 options = [option for option in options if option]
                 raise ValueError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}")
+        for name in ("model", "task", "matrices"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (name, value) != ("matrices", None):
+                raise ValueError(f"{name} is a text, got {value!r}")
         for name, lowest in (
             ("cores", 2),
             ("bond", 1),
@@ -141,6 +146,8 @@ class RunConfig:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ValueError(f"{name} is an integer of at least {lowest}, got {value!r}")
+        if self.seed > LARGEST_SEED:
+            raise ValueError(f"seed is at most {LARGEST_SEED}, because NumPy takes no larger one, got {self.seed}")
         if self.cores > MOST_CORES:
             raise ValueError(
                 f"cores is at most {MOST_CORES}, because more than a side of a matrix has prime factors only add legs of 1, got "
@@ -150,8 +157,8 @@ class RunConfig:
             object.__setattr__(self, "learning_rate", METHODS[self.method].learning_rate)
         for name in ("learning_rate", "rest_rate"):
             rate = getattr(self, name)
-            if not (rate is None or 0 < rate < 1):
-                raise ValueError(f"{name} lies between 0 and 1, got {rate}")
+            if rate is not None and not (isinstance(rate, int | float) and 0 < rate < 1):
+                raise ValueError(f"{name} lies between 0 and 1, got {rate!r}")
         if not 0 <= self.weight_decay < 1:
             raise ValueError(f"weight_decay lies from 0 to below 1, got {self.weight_decay}")
         if not 0 <= self.warmup < 1:
@@ -172,7 +179,7 @@ class RunConfig:
 
     def with_epochs(self, task: "Task") -> "RunConfig":
         """The same with a number of epochs, by the sentences that there are to train on. Errors as in `Task.train`."""
-        steps = math.ceil(len(task.train(self.train_size)) / self.batch_size)
+        steps = max(1, math.ceil(len(task.train(self.train_size)) / self.batch_size))
         epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(STEPS / steps)))
         return self if self.epochs is not None else replace(self, epochs=epochs)
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.finetune import grade, prepare, run
 from mpo_tutorial.experiments.statistics import score
-from mpo_tutorial.experiments.study import Point, Setting, Study
+from mpo_tutorial.experiments.study import RECORD, Point, Setting, Study
 from mpo_tutorial.experiments.tasks import tokenise
 from mpo_tutorial.experiments.tuned import Tuned, config_of_run, unused_sentences
 from mpo_tutorial.maths.entropy import entropy, schmidt_values
@@ -93,7 +94,8 @@ def study(
         ]
 
     measure_runs = partial(measure, dict(zip(seeds, map(str, runs), strict=True)), n_sentences)
-    return Study("cuts", VERSION, measure_runs, {"uncut": uncut, "bonds": bonds, "ratios": by_ratio}, describe=describe)
+    stages = {"uncut": uncut, "bonds": bonds, "ratios": by_ratio}
+    return Study("cuts", VERSION, measure_runs, stages, describe=describe, form=form)
 
 
 def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False) -> list[Path]:
@@ -104,6 +106,8 @@ def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False
     InterruptedError, OSError, ValueError
         As in `run`; and before anything is trained, what the study would refuse in the end.
     """
+    if resume:
+        records.require_own(out, RECORD)
     folders = [out / f"seed-{seed}" for seed in range(seeds)]
     for seed, folder in enumerate(folders):
         prepared = prepare(replace(config, seed=seed))
@@ -123,6 +127,18 @@ def measure(runs: Mapping[int, str], n_sentences: int, setting: Setting) -> dict
         return opened.uncut()
     cut = Cut(**setting["cut"])
     return opened.capped(cut) if cut.max_bond is not None else opened.shrunk(setting["way"], cut)
+
+
+def form(setting: Setting) -> forms.Form:
+    """Of what `measure` gives."""
+    if "config" in setting:
+        chance = {"validation": forms.NUMBER, "unused": forms.NUMBER}
+        counts = {"dense": forms.COUNT, "largest_bond": forms.COUNT, "layers": forms.TEXTS, "chance": chance}
+        return {**counts, "accuracy": forms.SCORE, "states": forms.NUMBERS}
+    if "max_bond" in setting["cut"]:
+        numbers = ("central", "auxiliary", "parameters", "ratio", "entropy")
+        return {**dict.fromkeys(numbers, forms.NUMBER), "validation": forms.SCORE}
+    return {"parameters": forms.COUNT, "dense": forms.COUNT, "accuracy": forms.SCORE, "states": forms.NUMBERS}
 
 
 def describe(point: Point) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding
 
-from mpo_tutorial.experiments import checkpoint, records
+from mpo_tutorial.experiments import checkpoint, forms, records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.statistics import measure
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EVALUATION_BATCH = 32
+START_ANEW = "take another --out, or leave out --resume to start anew"
 
 
 @dataclass
@@ -187,13 +189,14 @@ def run(
     """
     with locked(out):
         weights = out / "task.safetensors"
-        if resume and (record := finished_record(prepared.config, out)) and (weights.exists() or not keep_weights):
+        wanted = splits or tuple(name for name in prepared.task.splits if name != "train")
+        if resume and (record := finished_record(prepared, out, wanted)) and (weights.exists() or not keep_weights):
             if keep_weights:
                 checkpoint.load_task_file(prepared.model, prepared.base, weights)
             return record
         state = out / "state"
         if resume and (state / "config.json").exists():
-            _require_same(prepared.config, records.read_record(state / "config.json"), out)
+            _require_same(prepared.config, records.read_record(state / "config.json", advice=START_ANEW), out)
         else:
             shutil.rmtree(state, ignore_errors=True)
             state.mkdir()
@@ -202,7 +205,7 @@ def run(
         seconds = train(prepared.model, prepared.tokenizer, dataset, prepared.config, state, progress=progress)
         started = time.perf_counter()
         scores = {}
-        for split in splits or [name for name in prepared.task.splits if name != "train"]:
+        for split in wanted:
             bar = f"evaluating on {split}" if progress else None
             tested = prepared.dataset(split)
             predicted = predict(prepared.model, tested, prepared.tokenizer, bar)
@@ -225,19 +228,24 @@ def run(
     return record
 
 
-def finished_record(config: RunConfig, out: Path) -> dict | None:
-    """The record of a run that was finished in `out`, or None.
+def finished_record(prepared: Prepared, out: Path, splits: Sequence[str]) -> dict | None:
+    """The record of a run that was finished in `out` and measured on some splits, or None if none was.
 
     Raises
     ------
     ValueError
-        If it was made with another config.
+        If the record is another command's or damaged, was made with another config, or lacks a split.
     """
     path = out / "record.json"
-    if (out / "state").exists() or not path.exists():
+    if (out / "state").exists():
         return None
-    record = records.read_record(path)
-    _require_same(config, record["config"], out)
+    records.require_own(out, path.name)
+    if not path.exists():
+        return None
+    record = records.read_run(path, START_ANEW)
+    _require_same(prepared.config, record["config"], out)
+    measured = forms.MEASURED if prepared.task.outputs == 1 else forms.SCORE
+    forms.require(record, str(path), dict.fromkeys(splits, measured), START_ANEW)
     return record
 
 

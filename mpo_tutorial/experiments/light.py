@@ -225,6 +225,35 @@ def _summary(found: dict[int, Point]) -> dict:
     }
 
 
+def table(points: Sequence[Point]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows of the variants, as text; accuracies in per cent."""
+
+    def text(found: dict | None, sign: str = "") -> str:
+        if found is None:
+            return ""
+        ends = (
+            ""
+            if found["interval"] is None
+            else " [{:{s}.1f}, {:{s}.1f}]".format(*(100 * e for e in found["interval"]), s=sign)
+        )
+        return f"{100 * found['mean']:{sign}.1f}{ends}"
+
+    head = ("variant", "trained", "rate", "seeds", "test [95 %]", "minus full", "seconds")
+    rows = [
+        (
+            name,
+            f"{row['trained']:,}",
+            f"{row['rate']:g}",
+            str(row["seeds"]),
+            text(row["test"]),
+            text(row["minus_full"], "+"),
+            f"{row['seconds']:.0f}",
+        )
+        for name, row in summarise(points)["variants"].items()
+    ]
+    return head, rows
+
+
 def _full_beside(name: str) -> str:
     """The full fine-tuning that a variant is set against: the one with its task, size and readout."""
     ending = next((ending for ending in ("pooler", "imdb", "500 sentences") if name.endswith(f", {ending}")), None)

@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from datetime import date
 from importlib import metadata, resources
@@ -13,6 +13,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mpo_tutorial.experiments import forms
+
+NAMES = ("record.json", "record.jsonl")  # of a run or a demo, and of a study, in a folder
+DELETE_LINE = "delete the line, and --resume makes its point again"
 VERSIONS_OF = ("mpo-tutorial", "torch", "transformers", "tensorly", "datasets", "accelerate", "numpy")
 
 
@@ -103,18 +107,51 @@ def write_record(record: dict, path: Path) -> None:
         partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def read_record(path: Path) -> dict:
+def read_record(path: Path, form: forms.Form = forms.OBJECT, advice: str = "delete it and run again") -> dict:
     """Read a record.
+
+    Parameters
+    ----------
+    advice : str
+        What to do if the file is not as it must be.
 
     Raises
     ------
     ValueError
-        If the file is no JSON.
+        If the file is no JSON, or does not have the form.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"a record must be JSON, {path} is not: {error}; delete it and run again") from error
+    return forms.parsed(path.read_bytes(), str(path), form, advice)
+
+
+def read_run(path: Path, advice: str, splits: Mapping[str, forms.Form] | None = None) -> dict:
+    """Read the record of a fine-tuning run.
+
+    Parameters
+    ----------
+    advice : str
+        What to do if the file is not as it must be.
+    splits : mapping of str to form
+        What it must have been measured on.
+
+    Raises
+    ------
+    ValueError
+        If the file is no JSON, or no such record.
+    """
+    record = read_record(path, {**forms.RUN, **(splits or {})}, advice)
+    measured = [name for name, part in record.items() if isinstance(part, dict) and "n" in part]
+    forms.require(record, str(path), dict.fromkeys(measured, forms.MEASURED), advice)
+    return record
+
+
+def require_own(out: Path, own: str) -> None:
+    """Refuse, by a ValueError, to go on in a folder that has no record of the name `own`, but that of another command."""
+    other = next(name for name in NAMES if name != own)
+    if (out / other).exists() and not (out / own).exists():
+        raise ValueError(
+            f"a run is resumed in its own folder, {out} has the {other} of another command and no {own}; take another --out, or "
+            "leave out --resume"
+        )
 
 
 def shipped(name: str) -> dict:
@@ -164,13 +201,5 @@ def read_points(path: Path, show: Callable[[str], None] = lambda _: None) -> lis
         show(f"The last line of {path} was cut off; its point is made again.")
     points = []
     for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            point = json.loads(line)
-            if not {"study", "version", "stage", "setting", "result"} <= point.keys():
-                raise ValueError("keys are missing")
-        except (ValueError, AttributeError) as error:
-            raise ValueError(
-                f"a record has a point in each line, line {number} of {path} has none ({error}); delete the line"
-            ) from error
-        points.append(point)
+        points.append(forms.parsed(line, f"line {number} of {path}", forms.POINT, DELETE_LINE))
     return points

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.workers import points_of
 from mpo_tutorial.maths.shapes import is_integer
@@ -25,6 +25,7 @@ Setting = dict[str, Any]
 Point = dict[str, Any]
 
 RECORD = "record.jsonl"
+MAKE_ANEW = "take another --out, or leave out --resume to make all anew (the old record is kept beside)"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Study:
         True where seconds are measured: nothing else may run beside it.
     describe : callable
         From a point to a line about it.
+    form : callable
+        From a setting to the form of its measurements: what of them is read when a record is gone on with.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Study:
     stages: Mapping[str, Callable[[list[Point]], Iterable[Setting]]]
     serial: bool = False
     describe: Callable[[Point], str] = lambda point: json.dumps(point["setting"])
+    form: Callable[[Setting], forms.Form] = lambda _: forms.OBJECT
 
 
 def run(
@@ -92,7 +96,7 @@ def run(
     ------
     ValueError
         If seconds are to be measured by several at once, the record's points are of another version or grid, a line of it is
-        damaged, or another process works in `out`.
+        damaged, `out` is another command's, or another process works in it.
     ConnectionError
         If the scheduler does not answer.
     InterruptedError
@@ -118,6 +122,9 @@ def run(
                 settings = {key_of(setting): setting for setting in settings_of(list(ordered))}
                 made = {key_of(point["setting"]): point for point in points if point["stage"] == stage}
                 _require_grid(path, stage, made, settings)
+                for point in made.values():
+                    what, form = f"line {1 + points.index(point)} of {path}", {"result": study.form(point["setting"])}
+                    forms.require(point, what, form, records.DELETE_LINE)
                 missing = [setting for key, setting in settings.items() if key not in made]
                 make = partial(make_point, study.measure, {**head, "stage": stage})
                 bar = tqdm(desc=stage, total=len(settings), initial=len(made), unit="point", disable=not progress)
@@ -163,13 +170,19 @@ def key_of(setting: Setting) -> str:
 
 
 def _resumed(study: Study, path: Path, show: Callable[[str], None]) -> list[Point]:
+    records.require_own(path.parent, path.name)
     points = records.read_points(path, show) if path.exists() else []
     for point in points:
         found = (point["study"], point["version"])
         if found != (study.name, study.version):
             raise ValueError(
                 f"{path} has points of {found[0]}, version {found[1]}, this is {study.name}, version {study.version}: they do "
-                "not mean the same; take another --out, or leave out --resume to make all anew (the old record is kept beside)"
+                f"not mean the same; {MAKE_ANEW}"
+            )
+        if point["stage"] not in study.stages:
+            raise ValueError(
+                f"{path} has a point of the stage {point['stage']}, the study {study.name} has {', '.join(study.stages)}; "
+                f"{MAKE_ANEW}"
             )
     return points
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -126,11 +126,22 @@ def config_of_run(run: Path) -> RunConfig:
     FileNotFoundError
         If the folder holds no finished run.
     ValueError
-        If the run was no light one with three or more cores.
+        If the record is no run's, or that of no light one with three or more cores.
     """
     if not (run / "record.json").is_file() or not (run / "task.safetensors").is_file():
         raise FileNotFoundError(f"{run} holds no finished run; make one: mpo-tutorial demo, then take runs/demo/light")
-    config = RunConfig(**records.read_record(run / "record.json")["config"])
+    path, advice = run / "record.json", "give the folder of a light run that mpo-tutorial finetune or demo has made"
+    found = records.read_run(path, advice)["config"]
+    names = {field.name for field in fields(RunConfig)}
+    if found.keys() != names:
+        raise ValueError(
+            f"the config in {path} must have the options of a run and no others, these differ: "
+            f"{', '.join(sorted(found.keys() ^ names))}; {advice}"
+        )
+    try:
+        config = RunConfig(**found)
+    except ValueError as error:
+        raise ValueError(f"the config in {path} must be that of a run ({error}); {advice}") from error
     if config.method != "light" or config.cores < 3:
         raise ValueError(
             f"a light run with three or more cores is needed, {run} is {config.method}, {config.cores} cores"

@@ -160,7 +160,8 @@ class MPO:
         left, pair, right = (i * j for i, j in zip(*outer, strict=True))
         if left > pair * right or right > left * pair:
             raise ValueError(
-                f"between two blocks the legs of each side are at most as many as all others together, got {left} x {pair} x {right}"
+                "between two blocks the legs of each side are at most as many as all others together, got "
+                f"{left} x {pair} x {right}"
             )
         rows, columns = shape.padding
         legs = pad(matrix.detach(), (0, columns, 0, rows)).reshape(*outer[0], *outer[1])

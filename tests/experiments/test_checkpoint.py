@@ -99,7 +99,13 @@ def test_a_task_file_of_another_base_or_shape_is_refused_and_changes_nothing(tas
     without_head = {name: tensor for name, tensor in tensors.items() if name != "classifier.bias"}
     for tensors_then, meta, message in (
         (tensors, {"base": "0" * 64}, "belongs to the base 000000000000, not to"),
-        (tensors, {}, "belongs to the base None"),
+        (
+            tensors,
+            {},
+            "metadata mpo_tutorial of .*other.safetensors must have a text at base, it is missing; train this",
+        ),
+        (tensors, {"base": 3}, "must have a text at base, there is 3"),
+        (tensors, {"base": base.base, "sha256": None}, "must have a text at sha256, there is null"),
         (tensors, {"base": base.base, "sha256": "0" * 64}, "was altered after it was saved"),
         ({**tensors, name: -tensors[name]}, metadata, "was altered after it was saved"),
         ({**tensors, name: torch.zeros(1, 2, 3, 4)}, {"base": base.base}, r"cores.0 is \(1, 2, 3, 4\), there is \("),
@@ -110,12 +116,27 @@ def test_a_task_file_of_another_base_or_shape_is_refused_and_changes_nothing(tas
             r"weight is \(3, 4\), there is \(3, 24\)",
         ),
         ({**tensors, "classifier.bias": torch.zeros(3)}, {"base": base.base}, r"bias is \(3,\), there is \(2,\)"),
+        (
+            {**tensors, "classifier.weight": torch.tensor(1.0)},
+            {"base": base.base},
+            r"classifier.weight is \(\), there is \(2, 24\)",
+        ),
         (without_head, {"base": base.base}, r"classifier.bias is missing, there is \(2,\)"),
     ):
         save_file(
             tensors_then, tmp_path / "other.safetensors", {KEY: json.dumps({"sha256": digest(tensors_then), **meta})}
         )
         with pytest.raises(ValueError, match=message):
+            base.switch(tmp_path / "other.safetensors")
+    for text in ("", "{", "[" * 10**5, "[]", "null", '"text"', "3", "{}"):
+        save_file(tensors, tmp_path / "other.safetensors", {KEY: text})
+        with pytest.raises(
+            ValueError, match=r"the metadata mpo_tutorial of .*other\.safetensors must .*; train this task"
+        ):
+            base.switch(tmp_path / "other.safetensors")
+    for metadata_then in (None, {"format": "pt"}):
+        save_file(tensors, tmp_path / "other.safetensors", metadata_then)
+        with pytest.raises(ValueError, match="must have a text at base, it is missing"):
             base.switch(tmp_path / "other.safetensors")
     torch.save(tensors, tmp_path / "pickle.safetensors")
     with pytest.raises(ValueError, match="a task file is a whole safetensors file"):

@@ -1,10 +1,11 @@
+import copy
 import resource
 import subprocess
 import sys
 
 import pytest
 
-from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments import bench, compare, cuts, forms, records
 
 FULL_DISK = """
 import resource, signal, sys
@@ -25,10 +26,116 @@ def test_a_full_disk_leaves_the_earlier_record_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_damaged_record_is_named(tmp_path):
-    (tmp_path / "record.json").write_text("{")
-    with pytest.raises(ValueError, match=r"must be JSON, .*record.json is not"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "must be JSON, it is not"),
+        (b"", "must be JSON, it is not"),
+        (b"\xff\xfe\x00", "must be JSON, it is not"),
+        (b"[" * 10**5, "must be JSON, it is not"),
+        (b"[1]", r"must have a JSON object, there is \[1\]"),
+        (b"null", "must have a JSON object, there is null"),
+        (b'"text"', "must have a JSON object, there is 'text'"),
+        (b"3", "must have a JSON object, there is 3"),
+    ],
+)
+def test_a_file_that_is_no_record_is_named(tmp_path, content, message):
+    (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"record.json {message}.*; delete it and run again"):
         records.read_record(tmp_path / "record.json")
+
+
+SPLIT = {"n": 9, "accuracy": 0.5, "interval": [0.2, 0.8], "right": "ff80"}
+FIGURES = {"n": 9, "metrics": {"pearson": {"value": -0.1, "interval": [-0.5, 0.3]}}}
+RUN = {
+    "kind": "finetune",
+    "config": {"model": "minilm", "task": "rotten_tomatoes"},
+    "parameters": {"trained": 1, "total": 2},
+    "stored_bytes": 4,
+    "train_sentences": 3200,
+    "seconds": {"train": 0.5},
+    "test": SPLIT,
+}
+NEEDED = [
+    *("kind", "config", "config.model", "config.task", "parameters", "parameters.trained", "parameters.total"),
+    *("stored_bytes", "train_sentences", "seconds", "seconds.train", "test"),
+]
+NO_SPLITS = [
+    {},
+    *({name: value for name, value in SPLIT.items() if name != left_out} for left_out in SPLIT),
+    *(SPLIT | change for change in ({"n": 17}, {"n": 0}, {"n": True}, {"right": "no hex"}, {"right": 3})),
+    *(SPLIT | {"accuracy": value} for value in (None, "0.5", True, 0.9, float("nan"))),
+    *(SPLIT | {"interval": value} for value in (None, [0.2], [0.2, "0.8"], [0.8, 0.2], 0.5)),
+    *(SPLIT | {"metrics": value} for value in ({}, [], {"strange": SPLIT}, {"f1": 0.5}, {"f1": {"value": 0.5}})),
+    *({"n": 9, "metrics": value} for value in (None, {}, {"pearson": {"value": 2, "interval": [0, 1]}})),
+]
+
+
+def test_a_runs_record_is_read_also_with_more_in_it_and_with_figures_instead_of_classes(tmp_path):
+    path = tmp_path / "record.json"
+    for record in (RUN, {**RUN, "more": {"of": 1}}, {**RUN, "test": FIGURES}, {**RUN, "validation": SPLIT}):
+        records.write_record(record, path)
+        assert records.read_run(path, "", {"test": forms.MEASURED}) == record
+
+
+@pytest.mark.parametrize("place", NEEDED)
+@pytest.mark.parametrize("value", [None, [], {}, True, 10**400, [10**400]], ids=lambda value: repr(value)[:8])
+def test_what_a_runs_record_has_of_another_type_is_named(tmp_path, place, value):
+    *outer, name = place.split(".")
+    record = copy.deepcopy(RUN)
+    (record[outer[0]] if outer else record)[name] = value
+    records.write_record(record, tmp_path / "record.json")
+    with pytest.raises(ValueError, match=rf"record.json must have .* at {place}.*; do this"):
+        records.read_run(tmp_path / "record.json", "do this", {"test": forms.MEASURED})
+
+
+@pytest.mark.parametrize("place", NEEDED)
+def test_what_a_runs_record_lacks_is_named(tmp_path, place):
+    *outer, name = place.split(".")
+    record = copy.deepcopy(RUN)
+    del (record[outer[0]] if outer else record)[name]
+    records.write_record(record, tmp_path / "record.json")
+    with pytest.raises(ValueError, match=rf"record.json must have .* at {place}, it is missing; do this"):
+        records.read_run(tmp_path / "record.json", "do this", {"test": forms.MEASURED})
+
+
+@pytest.mark.parametrize("part", NO_SPLITS)
+def test_what_was_measured_on_a_split_is_whole(tmp_path, part):
+    for split in ["test", "validation"] if "n" in part else ["test"]:  # an object without n is none of a split
+        records.write_record({**RUN, split: part}, tmp_path / "record.json")
+        with pytest.raises(ValueError, match=f"must have a count and metrics with their intervals at {split}"):
+            records.read_run(tmp_path / "record.json", "", {"test": forms.MEASURED})
+
+
+@pytest.mark.parametrize("name", ["compare", "cuts", "bench"])
+def test_the_shipped_points_have_the_forms_of_their_studies_and_no_less(name):
+    form = {"compare": compare.form, "cuts": cuts.form, "bench": bench.form}[name]
+    for point in records.shipped_points(name):
+        expected = form(point["setting"])
+        forms.require(point, "it", {**forms.POINT, "result": expected}, "")
+        for key in expected:
+            for result in ({**point["result"], key: None}, {**point["result"], key: [[]]}):
+                with pytest.raises(ValueError, match=f"it must have .* at {key}"):
+                    forms.require(result, "it", expected, "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seconds": 0},
+        {"seconds": "1"},
+        {"seconds": float("inf")},
+        {"contender": None},
+        {"contender": "another"},
+        {"missing": "not installed"},
+        {"peak_bytes": None},
+    ],
+)
+def test_a_row_of_the_bench_that_cannot_be_divided_by_is_named(change):
+    layer = next(point for point in records.shipped_points("bench") if point["setting"]["part"] == "layer")
+    first, *others = layer["result"]["rows"]
+    with pytest.raises(ValueError, match=r"it must have rows of nn\.Linear and MPOLinear, with seconds at rows"):
+        forms.require({"peers": {}, "rows": [{**first, **change}, *others]}, "it", bench.form(layer["setting"]), "")
 
 
 def test_peak_memory_is_at_least_what_is_held_and_no_parents():

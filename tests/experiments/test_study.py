@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from small_studies import cluster, environment, hold, measure, stop, study
 
-from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.study import RECORD, Study, run
 
 
@@ -92,15 +93,54 @@ def test_a_last_line_that_was_cut_off_is_dropped_with_a_word(made, damage):
     assert sum("was cut off; its point is made again" in word for word in said) == 1
 
 
-@pytest.mark.parametrize("line", [b"{", b"null", b"[]", b'{"study": "small"}', b""])
+@pytest.mark.parametrize("line", [b"{", b"null", b"[]", b"3", b'"a"', b'{"study": "small"}', b"", b"[" * 10**5])
 def test_any_other_damage_is_named_and_left_alone(made, line):
     _, out = made
     lines = (out / RECORD).read_bytes().splitlines()
     damaged = b"\n".join([lines[0], line, *lines[1:]]) + b"\n"
     (out / RECORD).write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"has a point in each line, line 2 of .*record\.jsonl has none"):
+    with pytest.raises(ValueError, match=r"^line 2 of .*record\.jsonl must .*; delete the line, and --resume"):
         run(study(), out, resume=True, progress=False)
     assert (out / RECORD).read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"stage": 3}, "a text at stage, there is 3"),
+        ({"setting": [1]}, r"a JSON object at setting, there is \[1\]"),
+        ({"result": None}, "a JSON object at result, there is null"),
+        ({"hardware": {"cpu": "one"}}, "a count of at least 1 at hardware.threads, it is missing"),
+        ({"version": True}, "a count of at least 1 at version, there is True"),
+        ({"result": {"values": 3}}, "a list of numbers at result.values, there is 3"),
+        ({"result": {"values": [float("nan")]}}, r"a list of numbers at result.values, there is \[nan\]"),
+    ],
+)
+def test_a_point_of_another_form_is_named_and_left_alone(made, change, place):
+    _, out = made
+    lines = (out / RECORD).read_text().splitlines()
+    lines[2] = json.dumps(json.loads(lines[2]) | change)
+    (out / RECORD).write_text("\n".join(lines) + "\n")
+    measured = replace(study(), form=lambda setting: {"values": forms.NUMBERS})
+    with pytest.raises(ValueError, match=rf"^line 3 of .*record\.jsonl must have {place}; delete the line"):
+        run(measured, out, resume=True, progress=False)
+    assert (out / RECORD).read_text() == "\n".join(lines) + "\n"
+
+
+def test_a_stage_that_the_study_does_not_have_is_named(made):
+    _, out = made
+    lines = (out / RECORD).read_text().splitlines()
+    (out / RECORD).write_text("\n".join([*lines, json.dumps(json.loads(lines[0]) | {"stage": "prologue"})]) + "\n")
+    with pytest.raises(ValueError, match="a point of the stage prologue, the study small has grid, final"):
+        run(study(), out, resume=True, progress=False)
+
+
+def test_a_study_is_not_resumed_in_the_folder_of_a_run(tmp_path):
+    (tmp_path / "record.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"has the record\.json of another command and no record\.jsonl; take another"):
+        run(study(), tmp_path, resume=True, progress=False)
+    assert len(run(study(), tmp_path, progress=False)) == 7
+    assert len(run(study(), tmp_path, resume=True, progress=False)) == 7
 
 
 def test_another_version_or_grid_says_so_and_offers_both_ways_out(made):

@@ -50,6 +50,37 @@ def test_what_is_no_finished_light_run_is_refused(tmp_path, tiny_light_run):
             config_of_run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cores": None}, "cores is an integer of at least 2, got None"),
+        ({"method": ["light"]}, r"method is one of light, full, got \['light'\]"),
+        ({"matrices": 3}, "matrices is a text, got 3"),
+        ({"learning_rate": "fast"}, "learning_rate lies between 0 and 1, got 'fast'"),
+        ({"seed": 10**12}, "seed is at most 4294967295, because NumPy takes no larger one, got 1000000000000"),
+        ({"rank": 3}, "the options of a run and no others, these differ: rank"),
+    ],
+)
+def test_a_config_that_no_run_has_is_named(tmp_path, tiny_light_run, change, message):
+    record = records.read_record(tiny_light_run / "record.json")
+    (tmp_path / "task.safetensors").touch()
+    records.write_record({**record, "config": {**record["config"], **change}}, tmp_path / "record.json")
+    with pytest.raises(
+        ValueError, match=rf"the config in .*record\.json must .*{message}.*give the folder of a light run"
+    ):
+        config_of_run(tmp_path)
+
+
+def test_a_config_that_lacks_an_option_is_named(tmp_path, tiny_light_run):
+    record = records.read_record(tiny_light_run / "record.json")
+    (tmp_path / "task.safetensors").touch()
+    for name in set(record["config"]) - {"model", "task"}:
+        config = {key: value for key, value in record["config"].items() if key != name}
+        records.write_record({**record, "config": config}, tmp_path / "record.json")
+        with pytest.raises(ValueError, match=f"and no others, these differ: {name}; give"):
+            config_of_run(tmp_path)
+
+
 def test_an_unknown_part_is_refused(tiny_tuned):
     with pytest.raises(
         ValueError, match=r"named by all, embedding, .* projection, .*, feed-forward out, or .* got 'head'"

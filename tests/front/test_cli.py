@@ -331,13 +331,15 @@ def test_cuts_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_ta
 
 
 def test_report_of_runs_gives_the_score_of_nine_glue_tasks_alone(mpo_tutorial_command, tmp_path):
+    costs = {"parameters": {"trained": 1, "total": 2}, "stored_bytes": 4, "train_sentences": 8, "seconds": {"train": 1}}
     folders = []
     for k, (name, task) in enumerate(GLUE.items()):
         metrics = {metric: {"value": 0.5 + k / 100, "interval": [0, 1]} for metric in task.metrics}
         folders.append(tmp_path / name)
         folders[-1].mkdir()
         part = {"n": 10, "metrics": metrics}
-        write_record({"config": {"task": f"glue/{name}"}, "test": part}, folders[-1] / "record.json")
+        config = {"model": "minilm", "task": f"glue/{name}"}
+        write_record({"kind": "finetune", "config": config, **costs, "test": part}, folders[-1] / "record.json")
     some = mpo_tutorial_command("report", *folders[:8], cwd=tmp_path)
     everything = mpo_tutorial_command("report", *folders, cwd=tmp_path)
     assert "glue/cola: test: Matthews" in some.stdout
@@ -345,7 +347,7 @@ def test_report_of_runs_gives_the_score_of_nine_glue_tasks_alone(mpo_tutorial_co
     assert "GLUE score: 54.0" in everything.stdout
     assert "nowhere holds no record.json" in refusal(mpo_tutorial_command("report", "nowhere", cwd=tmp_path))
     write_record({"kind": "bench"}, tmp_path / "record.json")
-    assert "holds no run that was measured on test" in refusal(mpo_tutorial_command("report", ".", cwd=tmp_path))
+    assert "must have the word finetune at kind" in refusal(mpo_tutorial_command("report", ".", cwd=tmp_path))
 
 
 @pytest.mark.full
