@@ -8,6 +8,7 @@ set, are looked at by the final stage of the primary comparison and by nothing e
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -116,20 +117,23 @@ def study(base: RunConfig, variants: Sequence[str] = tuple(VARIANTS)) -> Study:
             for seed in range(primary if name in PRIMARY else VARIANTS[name].seeds):
                 yield setting(name, rate, seed, ["validation", "test", *also])
 
-    return Study("light", VERSION, measure, {"tuning": tuning, "final": final}, describe=describe)
+    here = partial(
+        measure, device=base.device
+    )  # where a point is made is said by its hardware, and is no part of its setting
+    return Study("light", VERSION, here, {"tuning": tuning, "final": final}, describe=describe)
 
 
 def _config(base: RunConfig, variant: Variant) -> RunConfig:
-    config = replace(base, learning_rate=None, **variant.options)
+    config = replace(base, learning_rate=None, device=RunConfig.device, **variant.options)
     return config.settled(load_task(config.task))
 
 
-def measure(setting: Setting) -> dict:
+def measure(setting: Setting, device: str = RunConfig.device) -> dict:
     """Fine-tune once; counts, seconds, and which sentences of each split were put into the right class."""
     from mpo_tutorial.experiments.finetune import prepare, run  # loads transformers, which a summary does not need
 
     with TemporaryDirectory() as folder:
-        prepared = prepare(RunConfig(**setting["config"]))
+        prepared = prepare(replace(RunConfig(**setting["config"]), device=device))
         prepared.task.splits.update(more_splits(prepared.task))
         record = run(prepared, Path(folder), progress=False, splits=tuple(setting["splits"]), keep_weights=False)
     names = ("parameters", "stored_bytes", "train_sentences", "seconds", *setting["splits"])
