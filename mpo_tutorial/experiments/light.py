@@ -190,7 +190,7 @@ def summarise(points: Sequence[Point]) -> dict:
     Returns
     -------
     dict
-        "variants": of each variant with final points "rate", "trained", "total", "stored_bytes", "seconds", "seeds", and of each
+        "variants": of each variant with final points "rate", "trained", "total", "stored_bytes", "seeds", and of each
         split that was measured what `over_seeds` gives; "minus_full": of the test set, the difference from full fine-tuning on
         the same task and readout, paired by seeds, None for full fine-tuning itself. "tuning": of each variant, of each rate what
         `over_seeds` gives. "primary": of "confirmation" and "test" the paired difference light minus full with "margin",
@@ -221,7 +221,6 @@ def _summary(found: dict[int, Point]) -> dict:
         "trained": first["result"]["parameters"]["trained"],
         "total": first["result"]["parameters"]["total"],
         "stored_bytes": first["result"]["stored_bytes"],
-        "seconds": float(np.mean([result["seconds"]["train"] for result in results])),
         "seeds": len(results),
         **{
             split: over_seeds([result[split]["accuracy"] for result in results]) for split in first["setting"]["splits"]
@@ -242,7 +241,7 @@ def table(points: Sequence[Point]) -> tuple[tuple[str, ...], list[tuple[str, ...
         )
         return f"{100 * found['mean']:{sign}.1f}{ends}"
 
-    head = ("variant", "trained", "rate", "seeds", "test [95 %]", "minus full", "seconds")
+    head = ("variant", "trained", "rate", "seeds", "test [95 %]", "minus full")
     rows = [
         (
             name,
@@ -251,7 +250,6 @@ def table(points: Sequence[Point]) -> tuple[tuple[str, ...], list[tuple[str, ...
             str(row["seeds"]),
             text(row["test"]),
             text(row["minus_full"], "+"),
-            f"{row['seconds']:.0f}",
         )
         for name, row in summarise(points)["variants"].items()
     ]
