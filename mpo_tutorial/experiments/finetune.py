@@ -66,7 +66,7 @@ def prepare(config: RunConfig) -> Prepared:
     task = load_task(config.task)
     config = config.for_task(task)
     model, tokenizer = load(config.model, task.outputs, config.seed)
-    _require_positions(model, config)
+    _require_positions(model, config.model, config.max_length)
     how = f"cores {config.cores}, bond {config.bond}" + (f", matrices {config.matrices}" if config.matrices else "")
     decomposed = is_decomposed(model, config.cores, config.matrices)
     base = checkpoint.fingerprint(model, "" if decomposed and config.bond is None else how)
@@ -76,14 +76,14 @@ def prepare(config: RunConfig) -> Prepared:
     return Prepared(config, task, model.to(device), tokenizer, base, ledger)
 
 
-def _require_positions(model: "PreTrainedModel", config: RunConfig) -> None:
+def _require_positions(model: "PreTrainedModel", called: str, max_length: int) -> None:
     """Refuse texts that are longer than the table of positions, if there is one; RoBERTa's has rows that no token gets."""
     for name, table in model.base_model.named_modules():
         if name.endswith("position_embeddings") and isinstance(table, torch.nn.Embedding):
             unused = 0 if table.padding_idx is None else table.padding_idx + 1
-            if config.max_length > table.num_embeddings - unused:
+            if max_length > table.num_embeddings - unused:
                 raise ValueError(
-                    f"{config.model} has positions for {table.num_embeddings - unused} tokens, max_length is {config.max_length}; "
+                    f"{called} has positions for {table.num_embeddings - unused} tokens, max_length is {max_length}; "
                     f"take --max-length {table.num_embeddings - unused} or less"
                 )
 
@@ -281,7 +281,8 @@ def finetune(
     Raises
     ------
     ValueError
-        If nothing is trainable, or the head has other outputs than the task; and as in `load_task`, `RunConfig` and `run`.
+        If nothing is trainable, the head has other outputs than the task, or texts may be longer than the model has positions
+        for; and as in `load_task`, `RunConfig` and `run`.
     """
     loaded = load_task(task)
     _require_outputs(model, loaded)
@@ -297,6 +298,7 @@ def finetune(
         cores=len(layers[0].cores) if layers else N_CORES,
         **settings,
     ).for_task(loaded)
+    _require_positions(model, config.model, config.max_length)
     prepared = Prepared(config, loaded, model, tokenizer, "", Ledger.of(model) if layers else None)
     if out is not None:
         return run(prepared, out, progress=progress, keep_weights=False)
@@ -330,12 +332,14 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the task has no such split, or the head has other outputs than the task; and as in `load_task`.
+        If the task has no such split, the head has other outputs than the task, or texts may be longer than the model has
+        positions for; and as in `load_task`.
     """
     loaded = load_task(task)
     _require_outputs(model, loaded)
     if split not in loaded.splits:
         raise ValueError(f"{task} has the splits {', '.join(loaded.splits)}, got {split!r}")
+    _require_positions(model, model.name_or_path or type(model).__name__, max_length)
     dataset = tokenise(loaded.splits[split], tokenizer, max_length)
     predicted = predict(model, dataset, tokenizer, f"evaluating on {split}" if progress else None)
     return measure(loaded.metrics, dataset["labels"], predicted)
