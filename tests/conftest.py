@@ -21,7 +21,11 @@ from mpo_tutorial.models.sources import model_path
 
 # `make test`, `make test-full` and `make mutants`. Nothing is timed, and the same examples are drawn everywhere.
 # A mutant is killed by any example: to shrink it would only take time.
-for profile, examples, phases in (("quick", 100, Phase), ("thorough", 10_000, Phase), ("mutants", 15, [Phase.generate])):
+for profile, examples, phases in (
+    ("quick", 100, Phase),
+    ("thorough", 10_000, Phase),
+    ("mutants", 15, [Phase.generate]),
+):
     settings.register_profile(
         profile, max_examples=examples, phases=phases, deadline=None, derandomize=True, database=None
     )
