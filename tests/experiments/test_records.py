@@ -23,12 +23,21 @@ def test_a_full_disk_leaves_the_earlier_record_whole(tmp_path):
     assert "OSError" in done.stderr
     assert records.read_record(path) == {"earlier": 1}
     assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == '{\n "earlier": 1\n}\n'
 
 
 def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / "record.json").write_text("{")
     with pytest.raises(ValueError, match=r"must be JSON, .*record.json is not"):
         records.read_record(tmp_path / "record.json")
+
+
+def test_the_records_that_came_with_the_package_are_read():
+    assert records.shipped("demo")["versions"].keys() >= {"python", "torch"}
+    for name in ("compare", "cuts", "bench"):
+        points = records.shipped_points(name)
+        assert points
+        assert all(point.keys() >= {"study", "stage", "setting", "result"} for point in points)
 
 
 def test_peak_memory_is_at_least_what_is_held_and_no_parents():

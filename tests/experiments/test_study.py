@@ -106,7 +106,7 @@ def test_any_other_damage_is_named_and_left_alone(made, line):
 def test_another_version_or_grid_says_so_and_offers_both_ways_out(made):
     _, out = made
     before = (out / RECORD).read_bytes()
-    ways = "take another --out, or leave out --resume to make all anew"
+    ways = "they do not mean the same; take another --out, or leave out --resume to make all anew"
     with pytest.raises(ValueError, match=f"points of small, version 1, this is small, version 2: .*{ways}"):
         run(study(version=2), out, resume=True, progress=False)
     with pytest.raises(
@@ -114,6 +114,10 @@ def test_another_version_or_grid_says_so_and_offers_both_ways_out(made):
     ):
         run(study(sizes=(5, 7)), out, resume=True, progress=False)
     assert (out / RECORD).read_bytes() == before
+
+
+def test_a_study_that_was_never_begun_is_resumed_from_nothing(tmp_path):
+    assert len(run(study(sizes=(2,)), tmp_path, resume=True, progress=False)) == 3
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -184,7 +188,17 @@ def test_a_dask_cluster_gives_the_same_values_also_when_a_worker_is_killed_twice
 
 
 def test_a_scheduler_that_does_not_answer_is_told(tmp_path):
-    with pytest.raises(ConnectionError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 within"):
+    message = (
+        r"^no Dask scheduler answers at tcp://127\.0\.0\.1:1 within 4 seconds; start one by `dask scheduler`, its workers "
+        r"by `dask worker ADDRESS --nthreads 1`, or leave out --scheduler$"
+    )
+    with pytest.raises(ConnectionError, match=message):
+        run(study(), tmp_path, scheduler="tcp://127.0.0.1:1", progress=False)
+
+
+def test_a_scheduler_without_dask_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ValueError, match=r"^a scheduler needs Dask; type: pip install 'mpo-tutorial\[cluster\]'$"):
         run(study(), tmp_path, scheduler="tcp://127.0.0.1:1", progress=False)
 
 
