@@ -30,6 +30,14 @@ SHAPES = [
     Shape((2, 2, 2, 2, 2, 2, 2), (1, 3, 2, 2, 2, 2, 1)),
     Shape((3, 4, 2), (2, 2, 5), (5, 1)),
 ]
+TALL_SHAPES = [
+    Shape((8, 1, 2), (8, 1, 2)),
+    Shape((4, 2, 1, 1, 2), (4, 1, 2, 2, 1)),
+    Shape((6, 2), (5, 1)),
+    Shape((9, 1, 1), (2, 1, 2)),
+    Shape((2, 1, 2), (9, 1, 1)),
+    Shape((2, 3, 1, 3), (1, 3, 1, 1)),  # the second unfolding is the first that is tall
+]
 
 
 def random_matrix(shape: Shape, dtype=torch.float64) -> torch.Tensor:
@@ -190,6 +198,13 @@ def test_sum_multiple_norm_and_inner_product_are_those_of_the_matrices(data, sha
     scale = 1 + torch.linalg.matrix_norm(a).item() * torch.linalg.matrix_norm(b).item()
     assert one.inner(other) == pytest.approx((a * b).sum().item(), abs=1e-12 * scale)
     assert one.norm() == pytest.approx(torch.linalg.matrix_norm(a).item())
+
+
+def test_the_inner_product_is_taken_where_the_cores_are():
+    """A default device that holds no numbers stands for one that holds others."""
+    mpo = MPO.ising(3, 1.0)
+    with torch.device("meta"):
+        assert mpo.inner(mpo) == pytest.approx(mpo.norm() ** 2)
 
 
 def test_a_small_difference_keeps_its_norm():
@@ -354,17 +369,7 @@ def test_rank_one_needs_bonds_of_one():
     assert mpo.bonds == (1, 1, 1, 1)
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        Shape((8, 1, 2), (8, 1, 2)),
-        Shape((4, 2, 1, 1, 2), (4, 1, 2, 2, 1)),
-        Shape((6, 2), (5, 1)),
-        Shape((9, 1, 1), (2, 1, 2)),
-        Shape((2, 1, 2), (9, 1, 1)),
-        Shape((2, 3, 1, 3), (1, 3, 1, 1)),  # the second unfolding is the first that is tall
-    ],
-)
+@pytest.mark.parametrize("shape", TALL_SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tall_unfoldings_of_low_rank_leave_isometries_too(shape, dtype):
     matrix = random_matrix(shape, dtype)
@@ -373,6 +378,19 @@ def test_tall_unfoldings_of_low_rank_leave_isometries_too(shape, dtype):
     for core in mpo.cores[: shape.central]:
         unfolded = core.reshape(-1, core.shape[3])
         torch.testing.assert_close(unfolded.T @ unfolded, torch.eye(core.shape[3], dtype=dtype))
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *TALL_SHAPES, Shape((2, 2, 2), (2, 2, 1))])
+def test_what_tt_svd_left_isometric_is_not_orthogonalised_again(shape, monkeypatch):
+    """A QR for each core between the first tall unfolding and the centre, and for each right of the centre."""
+    done, positive_qr = [], gauge.positive_qr
+    monkeypatch.setattr(gauge, "positive_qr", lambda matrix: done.append(matrix) or positive_qr(matrix))
+    matrix = random_matrix(shape)
+    MPO.from_matrix(matrix, shape)
+    ends, pairs = (1, *shape.full_bonds), [i * j for i, j in zip(shape.in_legs, shape.out_legs, strict=True)]
+    sizes = [(ends[k] * pairs[k], math.prod(pairs[k + 1 :])) for k in range(shape.n_cores)]
+    first = next(k for k, (rows, columns) in enumerate(sizes) if rows > columns or k == shape.n_cores - 1)
+    assert len(done) == max(0, shape.central - first) + shape.n_cores - 1 - shape.central
 
 
 def test_other_threads_keep_their_tensorly(monkeypatch):
