@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 import torch
@@ -181,8 +182,15 @@ def test_a_dask_cluster_gives_the_same_values_also_when_a_worker_is_killed_twice
     points, _ = made
     marks = tmp_path / "marks"
     marks.mkdir()
+
+    def no_default(_):
+        """What else the reader has on a cluster is not sent to ours."""
+        with pytest.raises(ValueError, match="No clients found"):
+            distributed.default_client()
+
     with cluster(tmp_path) as address:
-        found = run(study(marks=marks, deaths=2), tmp_path / "out", scheduler=address, progress=False)
+        options = {"scheduler": address, "progress": False, "show": no_default}
+        found = run(study(marks=marks, deaths=2), tmp_path / "out", **options)
     assert len(list(marks.iterdir())) == 2
     assert results(found) == results(points)
 
