@@ -1,8 +1,16 @@
+import json
+import os
+import platform
 import resource
 import subprocess
 import sys
+from datetime import date
+from importlib import metadata
+from pathlib import Path
 
+import psutil
 import pytest
+import torch
 
 from mpo_tutorial.experiments import records
 
@@ -30,6 +38,80 @@ def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / "record.json").write_text("{")
     with pytest.raises(ValueError, match=r"must be JSON, .*record.json is not"):
         records.read_record(tmp_path / "record.json")
+
+
+def test_a_point_has_five_keys_at_least(tmp_path):
+    path, point = tmp_path / "record.jsonl", dict.fromkeys(("study", "version", "stage", "setting", "result"), 1)
+    path.write_text(json.dumps(point) + "\n")
+    assert records.read_points(path) == [point]
+    del point["stage"]
+    path.write_text(json.dumps(point) + "\n")
+    with pytest.raises(ValueError, match=r"line 1 of .* has none \(keys are missing\); delete the line$"):
+        records.read_points(path)
+
+
+def test_where_a_record_comes_from_is_what_the_system_says(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mpo-tutorial", "compare", "--out", "two words"])
+    before, found, after = date.today(), records.provenance(), date.today()
+    assert found["command"] == "mpo-tutorial compare --out 'two words'"
+    assert records.provenance("another")["command"] == "another"
+    assert before.isoformat() <= found["date"] <= after.isoformat()
+    assert found["versions"].pop("python") == platform.python_version()
+    assert found["versions"].keys() >= {"mpo-tutorial", "torch", "transformers"}
+    assert found["versions"] == {name: metadata.version(name) for name in found["versions"]}
+    assert found["hardware"].keys() == {"cpu", "threads", "memory_gb", "gpu"}
+    assert found["hardware"]["cpu"] == records._cpu_name()
+    assert found["hardware"]["threads"] == torch.get_num_threads()
+    assert found["hardware"]["memory_gb"] == pytest.approx(psutil.virtual_memory().total / 1e9, abs=0.051)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    assert records.provenance()["hardware"]["gpu"] == "a card"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert records.provenance()["hardware"]["gpu"] is None
+
+
+def test_the_processor_has_its_name_from_where_the_system_keeps_it(monkeypatch):
+    def cpu_where_the_file_says(text):
+        monkeypatch.setattr(Path, "read_text", lambda path: {Path("/proc/cpuinfo"): text}[path])
+        return records._cpu_name()
+
+    cores = "processor\t: 0\nmodel name\t: Abacus: 2\n\nprocessor\t: 1\nmodel name\t: Abacus: 2\n"
+    assert cpu_where_the_file_says(cores) == "2 x Abacus: 2"
+    assert cpu_where_the_file_says("processor\t: 0\n") == platform.machine()
+
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(platform, "processor", lambda: "abacus")
+    assert records._cpu_name() == "abacus"
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert records._cpu_name() == platform.machine()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert peak <= records.peak_memory_bytes() <= 1.1 * peak
+
+
+def test_only_some_systems_count_the_peak_anew(monkeypatch):
+    written = []
+    monkeypatch.setattr(Path, "write_text", lambda path, text: written.append((str(path), text)))
+    assert records.reset_peak_memory() is True
+    assert written == [("/proc/self/clear_refs", "5")]
+
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    assert records.reset_peak_memory() is False
+
+
+def test_a_folder_is_made_and_held(tmp_path):
+    out = tmp_path / "a" / "b"
+    with records.locked(out):
+        message = r"^one run at a time works in a folder, another one is in .*b; wait, or take --out$"
+        with pytest.raises(ValueError, match=message), records.locked(out):
+            pass
+    with records.locked(out):
+        assert os.listdir(out) == [".lock"]
 
 
 def test_the_records_that_came_with_the_package_are_read():

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_a_study_makes_its_grid_and_then_what_follows_from_it(made):
     assert all(point["result"] == measure(point["setting"]) for point in points)
     largest = max(points[:-1], key=lambda point: max(point["result"]["values"]))
     assert (points[-1]["stage"], points[-1]["setting"]) == ("final", {**largest["setting"], "seed": 2})
-    assert records.read_points(out / RECORD) == points
+    assert records.read_points(out / RECORD, show=pytest.fail) == points  # nothing to say of a whole record
 
 
 def test_a_point_says_what_it_was_made_with(made):
@@ -181,10 +182,24 @@ def test_a_dask_cluster_gives_the_same_values_also_when_a_worker_is_killed_twice
     points, _ = made
     marks = tmp_path / "marks"
     marks.mkdir()
+
+    def no_default(_):
+        """What else the reader has on a cluster is not sent to ours."""
+        with pytest.raises(ValueError, match="No clients found"):
+            distributed.default_client()
+
     with cluster(tmp_path) as address:
-        found = run(study(marks=marks, deaths=2), tmp_path / "out", scheduler=address, progress=False)
+        options = {"scheduler": address, "progress": False, "show": no_default}
+        found = run(study(marks=marks, deaths=2), tmp_path / "out", **options)
     assert len(list(marks.iterdir())) == 2
     assert results(found) == results(points)
+
+
+def test_workers_of_a_cluster_that_die_again_and_again_end_the_study(tmp_path):
+    (tmp_path / "marks").mkdir()
+    message = r"^workers of tcp.* died at the same point again and again; look at their memory, then --resume$"
+    with cluster(tmp_path, workers=1) as address, pytest.raises(OSError, match=message):
+        run(study(sizes=(7,), marks=tmp_path / "marks", deaths=99), tmp_path / "out", scheduler=address, progress=False)
 
 
 def test_a_scheduler_that_does_not_answer_is_told(tmp_path):
