@@ -158,6 +158,11 @@ def test_errors_are_compared_as_they_are_unless_relative():
     assert cheapest_truncation(spectra, now, relative=True)[0] == "large"
 
 
+def test_only_the_two_bonds_beside_the_central_core_are_cut():
+    spectra = {"only": Spectra.of(torch.eye(32), Shape((2,) * 5, (2,) * 5))}
+    assert cheapest_truncation(spectra, {"only": (4, 16, 16, 4)}, step=3) == ("only", (4, 13, 13, 4))
+
+
 def test_with_two_cores_the_only_bond_is_central():
     shape = Shape((2, 2), (2, 2))
     spectra = {"only": Spectra.of(torch.eye(4), shape)}

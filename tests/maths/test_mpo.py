@@ -490,7 +490,7 @@ def test_ising_hamiltonian_is_the_sum_of_kronecker_products(n, field, coupling):
         if k + 1 < n:
             expected -= coupling * term(*[z if site in (k, k + 1) else one for site in range(n)])
     mpo = MPO.ising(n, field, coupling)
-    np.testing.assert_allclose(mpo.to_matrix().numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(mpo.to_matrix().numpy(), expected, rtol=1e-12, atol=1e-12)
     assert mpo.central.dtype == torch.float64
     assert mpo.bonds == (3,) * (n - 1)
     if n == 6 and field:
