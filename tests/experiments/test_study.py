@@ -1,16 +1,18 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import distributed
 import numpy as np
 import pytest
+import small_studies
 import torch
-from small_studies import cluster, environment, hold, measure, stop, study
+from small_studies import cluster, environment, hold, inherit, measure, stop, study
 
 from mpo_tutorial.experiments import records
-from mpo_tutorial.experiments.study import RECORD, Study, run
+from mpo_tutorial.experiments.study import RECORD, Study, make_point, run
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +50,16 @@ def test_a_point_says_what_it_was_made_with(made):
         assert point["versions"]["numpy"] == np.__version__
         assert point["hardware"]["threads"] == 1
         assert point.keys() >= {"command", "date", "peak_memory_bytes"}
+
+
+def test_a_point_says_what_it_took_and_by_which_command(monkeypatch):
+    now = iter([10.0, 12.5])
+    monkeypatch.setattr("mpo_tutorial.experiments.study.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr(records, "reset_peak_memory", lambda: False)
+    point = make_point(lambda setting: {"double": 2 * setting["size"]}, {"command": "as it was typed"}, {"size": 3})
+    assert point["command"] == "as it was typed"
+    assert (point["result"], point["seconds"]) == ({"double": 6}, 2.5)
+    assert point["peak_memory_bytes"] is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a point's own peak is not known")
@@ -165,10 +177,22 @@ def test_processes_give_the_same_values_also_when_workers_are_killed(made, tmp_p
     points, _ = made
     marks = tmp_path / "marks"
     marks.mkdir()
+    torch.set_num_threads(7)
     found = run(study(marks=marks, deaths=2), tmp_path / "out", workers=2, progress=False)
     assert len(list(marks.iterdir())) == 2
     assert results(found) == results(points)
-    assert {point["hardware"]["threads"] for point in found} == {1}
+    assert {point["hardware"]["threads"] for point in found} == {3}
+
+
+def test_a_point_is_tried_four_times_by_workers_that_inherit_nothing(tmp_path, monkeypatch):
+    """torch does not take kindly to a fork after it has computed."""
+    monkeypatch.setattr(small_studies, "INHERITED", "the parent's")
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    dying = Study("dying", 1, partial(inherit, marks=marks, deaths=3), {"grid": lambda _: [{"size": 7, "seed": 0}]})
+    (point,) = run(dying, tmp_path / "out", workers=2, progress=False)
+    assert len(list(marks.iterdir())) == 3
+    assert point["result"] == {"inherited": None}
 
 
 def test_workers_that_die_again_and_again_end_the_study(tmp_path):
