@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import platform
 import resource
@@ -51,6 +52,12 @@ def test_a_point_has_five_keys_at_least(tmp_path):
         records.read_points(path)
 
 
+def test_what_is_no_json_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        records.append_point({"result": math.nan}, tmp_path / "record.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
 def test_where_a_record_comes_from_is_what_the_system_says(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/mpo-tutorial", "compare", "--out", "two words"])
     before, found, after = date.today(), records.provenance(), date.today()
@@ -76,7 +83,7 @@ def test_the_processor_has_its_name_from_where_the_system_keeps_it(monkeypatch):
         monkeypatch.setattr(Path, "read_text", lambda path: {Path("/proc/cpuinfo"): text}[path])
         return records._cpu_name()
 
-    cores = "processor\t: 0\nmodel name\t: Abacus: 2\n\nprocessor\t: 1\nmodel name\t: Abacus: 2\n"
+    cores = "processor\t: 0\nmodel name\t: Abacus: 2\n\nprocessor\t: 1\nmodel name\t: Counting frame\n"
     assert cpu_where_the_file_says(cores) == "2 x Abacus: 2"
     assert cpu_where_the_file_says("processor\t: 0\n") == platform.machine()
 
