@@ -1,5 +1,4 @@
 import copy
-import json
 import math
 import os
 import platform
@@ -147,16 +146,6 @@ def test_a_row_of_the_bench_that_cannot_be_divided_by_is_named(change):
     first, *others = layer["result"]["rows"]
     with pytest.raises(ValueError, match=r"it must have rows of nn\.Linear and MPOLinear, with seconds at rows"):
         forms.require({"peers": {}, "rows": [{**first, **change}, *others]}, "it", bench.form(layer["setting"]), "")
-
-
-def test_a_point_has_five_keys_at_least(tmp_path):
-    path, point = tmp_path / "record.jsonl", {"study": "a", "version": 1, "stage": "b", "setting": {}, "result": {}}
-    path.write_text(json.dumps(point) + "\n")
-    assert records.read_points(path) == [point]
-    del point["stage"]
-    path.write_text(json.dumps(point) + "\n")
-    with pytest.raises(ValueError, match=r"line 1 of .* has none \(keys are missing\); delete the line$"):
-        records.read_points(path)
 
 
 def test_what_is_no_json_is_not_written(tmp_path):
