@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -163,7 +165,10 @@ def test_another_version_or_grid_says_so_and_offers_both_ways_out(made):
     with pytest.raises(ValueError, match=f"points of small, version 1, this is small, version 2: .*{ways}"):
         run(study(version=2), out, resume=True, progress=False)
     with pytest.raises(
-        ValueError, match=r"2 points of the stage grid .* \"size\": 3.* give the same options, or leave out --res"
+        ValueError,
+        match=r"record\.jsonl has 2 points of the stage grid that these options do not ask for, such as "
+        r'{"seed": 0, "size": 3}: give the same options, or leave out --resume to make all anew '
+        r"\(the old record is kept beside\)$",
     ):
         run(study(sizes=(5, 7)), out, resume=True, progress=False)
     assert (out / RECORD).read_bytes() == before
@@ -171,6 +176,27 @@ def test_another_version_or_grid_says_so_and_offers_both_ways_out(made):
 
 def test_a_study_that_was_never_begun_is_resumed_from_nothing(tmp_path):
     assert len(run(study(sizes=(2,)), tmp_path, resume=True, progress=False)) == 3
+
+
+def test_one_worker_is_this_process(tmp_path):
+    here = Study("here", 1, lambda _: {"process": os.getpid()}, {"grid": lambda _: [{"size": 2}]})
+    assert run(here, tmp_path, progress=False)[0]["result"] == {"process": os.getpid()}
+
+
+def test_a_bar_for_each_stage_begins_with_the_points_that_are_there(tmp_path, capsys):
+    run(study(sizes=(2,)), tmp_path)
+    bars = capsys.readouterr().err
+    for whole in (r"grid: +100%.* 2/2 \[.*\d(point/s|s/point)\]", r"final: +100%.* 1/1 \["):
+        assert re.search(whole, bars)
+    path = tmp_path / RECORD
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    run(study(sizes=(2,)), tmp_path, resume=True)
+    grid = capsys.readouterr().err.split("final")[0]
+    assert "1/2" in grid
+    assert "2/2" in grid
+    assert "0/2" not in grid
+    run(study(sizes=(2,)), tmp_path, progress=False)
+    assert not capsys.readouterr().err
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -257,6 +283,7 @@ def test_a_dask_cluster_gives_the_same_values_also_when_a_worker_is_killed_twice
         found = run(study(marks=marks, deaths=2), tmp_path / "out", **options)
     assert len(list(marks.iterdir())) == 2
     assert results(found) == results(points)
+    assert {point["hardware"]["threads"] for point in found} == {1}
 
 
 def test_workers_of_a_cluster_that_die_again_and_again_end_the_study(tmp_path):
