@@ -14,7 +14,7 @@ import small_studies
 import torch
 from small_studies import cluster, environment, hold, inherit, measure, stop, study
 
-from mpo_tutorial.experiments import forms, records
+from mpo_tutorial.experiments import forms, records, workers
 from mpo_tutorial.experiments.study import RECORD, Study, make_point, run
 
 
@@ -266,6 +266,12 @@ def test_workers_that_die_again_and_again_end_the_study(tmp_path):
     with pytest.raises(OSError, match=r"workers died 4 times at the point .*take fewer --workers, then --resume"):
         run(study(marks=tmp_path / "marks", deaths=99), tmp_path / "out", workers=2, progress=False)
     assert len(records.read_points(tmp_path / "out" / RECORD)) >= 4
+
+
+def test_each_worker_of_a_cluster_has_one_thread_whatever_its_environment_says(monkeypatch):
+    monkeypatch.setattr(workers, "_on_cluster", lambda make, settings, _: map(make, settings))
+    made = workers.points_of(lambda setting, threads=None: {**setting, "threads": threads}, [{"size": 1}], 1, "tcp://")
+    assert list(made) == [{"size": 1, "threads": 1}]
 
 
 def test_a_dask_cluster_gives_the_same_values_also_when_a_worker_is_killed_twice(made, tmp_path):
