@@ -16,7 +16,7 @@ help:
 	@echo "make bench      speed and memory beside other libraries (a quarter of an hour)"
 	@echo "make readme     the README's table and picture again, from the records"
 	@echo "make types      what pyright says of the files that pyproject.toml lists"
-	@echo "make mutants    faults put into maths/ one by one; those that no test notices are listed (half an hour)"
+	@echo "make mutants    faults put into the code one by one; those that no test notices are listed (two hours; tests/mutants.md)"
 	@echo "make badges     the repository's address and tag, from pyproject.toml to where they are needed"
 
 demo: .venv/demo-installed

@@ -26,6 +26,15 @@ def measure(setting: dict, marks: Path | None = None, deaths: int = 0) -> dict:
     return {"values": np.linalg.svd(matrix, compute_uv=False).tolist()}
 
 
+INHERITED = None
+
+
+def inherit(setting: dict, **options) -> dict:
+    """`measure`, and then what a test has set here in its own process."""
+    measure(setting, **options)
+    return {"inherited": INHERITED}
+
+
 def hold(setting: dict) -> dict:
     """Take some memory for a moment."""
     return {"bytes": len(np.ones(setting["megabytes"] * 125_000).tobytes())}

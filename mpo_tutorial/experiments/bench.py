@@ -92,6 +92,11 @@ def _is_positive(value) -> bool:
     return forms.is_number(value) and value > 0
 
 
+def _is_slider(rows) -> bool:
+    lone = isinstance(rows, list) and len(rows) == 1 and isinstance(rows[0], dict)
+    return lone and _is_positive(rows[0].get("answer_seconds"))
+
+
 def describe(point: Point) -> str:
     setting = point["setting"]
     return ", ".join(f"{name} {setting[name]}" for name in ("part", "bond", "tokens") if name in setting)
@@ -292,13 +297,5 @@ ROWS = {
     "layer": _rows("contender", LAYERS[:2]),
     "evaluation": _rows("contender", EVALUATED),
     "model": _rows("contender", LAYERS[:2]),
-    "slider": forms.Leaf(
-        "a row with answer_seconds",
-        lambda rows: (
-            isinstance(rows, list)
-            and len(rows) == 1
-            and isinstance(rows[0], dict)
-            and _is_positive(rows[0].get("answer_seconds"))
-        ),
-    ),
+    "slider": forms.Leaf("a row with answer_seconds", _is_slider),
 }

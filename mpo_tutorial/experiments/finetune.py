@@ -67,7 +67,7 @@ def prepare(config: RunConfig) -> Prepared:
     task = load_task(config.task)
     config = config.settled(task)
     model, tokenizer = load(config.model, task.outputs, config.seed, config.pooling)
-    _require_positions(model, config)
+    _require_positions(model, config.model, config.max_length)
     base = checkpoint.fingerprint(model, _how(model, config))
     ledger = METHODS[config.method].apply(model, config.way)
     return Prepared(config, task, model.to(device), tokenizer, base, ledger)
@@ -86,14 +86,14 @@ def _how(model: "PreTrainedModel", config: RunConfig) -> str:
     return ", ".join(words)
 
 
-def _require_positions(model: "PreTrainedModel", config: RunConfig) -> None:
+def _require_positions(model: "PreTrainedModel", called: str, max_length: int) -> None:
     """Refuse texts that are longer than the table of positions, if there is one; RoBERTa's has rows that no token gets."""
     for name, table in model.base_model.named_modules():
         if name.endswith("position_embeddings") and isinstance(table, torch.nn.Embedding):
             unused = 0 if table.padding_idx is None else table.padding_idx + 1
-            if config.max_length > table.num_embeddings - unused:
+            if max_length > table.num_embeddings - unused:
                 raise ValueError(
-                    f"{config.model} has positions for {table.num_embeddings - unused} tokens, max_length is {config.max_length}; "
+                    f"{called} has positions for {table.num_embeddings - unused} tokens, max_length is {max_length}; "
                     f"take --max-length {table.num_embeddings - unused} or less"
                 )
 
@@ -291,7 +291,8 @@ def finetune(
     Raises
     ------
     ValueError
-        If nothing is trainable, or the head has other outputs than the task; and as in `load_task`, `RunConfig` and `run`.
+        If nothing is trainable, the head has other outputs than the task, or texts may be longer than the model has positions
+        for; and as in `load_task`, `RunConfig` and `run`.
     """
     loaded = load_task(task)
     _require_outputs(model, loaded)
@@ -308,6 +309,7 @@ def finetune(
         **settings,
     )
     config = replace(config, pooling=pooling_of(model)).with_epochs(loaded)
+    _require_positions(model, config.model, config.max_length)
     prepared = Prepared(config, loaded, model, tokenizer, "", Ledger.of(model) if layers else None)
     if out is not None:
         return run(prepared, out, progress=progress, keep_weights=False)
@@ -341,12 +343,14 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the task has no such split, or the head has other outputs than the task; and as in `load_task`.
+        If the task has no such split, the head has other outputs than the task, or texts may be longer than the model has
+        positions for; and as in `load_task`.
     """
     loaded = load_task(task)
     _require_outputs(model, loaded)
     if split not in loaded.splits:
         raise ValueError(f"{task} has the splits {', '.join(loaded.splits)}, got {split!r}")
+    _require_positions(model, model.name_or_path or type(model).__name__, max_length)
     dataset = tokenise(loaded.splits[split], tokenizer, max_length)
     predicted = predict(model, dataset, tokenizer, f"evaluating on {split}" if progress else None)
     return measure(loaded.metrics, dataset["labels"], predicted)

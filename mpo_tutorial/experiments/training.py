@@ -179,7 +179,9 @@ def _is_whole(folder: Path) -> bool:
         kept = records.read_record(folder / MARK)
     except (FileNotFoundError, ValueError):
         return False
-    return all((folder / name).is_file() and file_sha256(folder / name) == sha256 for name, sha256 in kept.items())
+    return bool(kept) and all(
+        (folder / name).is_file() and file_sha256(folder / name) == sha256 for name, sha256 in kept.items()
+    )
 
 
 def _give_back_freed_memory() -> None:

@@ -135,6 +135,13 @@ def test_where_none_is_whole_training_begins_anew(config, straight, two_checkpoi
     ]
 
 
+def test_a_mark_that_says_nothing_is_none(config, straight, two_checkpoints, tmp_path, caplog):
+    out = shutil.copytree(two_checkpoints, tmp_path / "run")
+    (out / "state" / NEWER / training.MARK).write_text("{}")
+    assert end_of(config, out) == straight
+    assert told(caplog)[0].endswith(f"training goes on from {OLDER}.")
+
+
 def test_checkpoints_without_a_mark_as_earlier_versions_wrote_them_are_passed_over(
     config, straight, two_checkpoints, tmp_path, caplog
 ):

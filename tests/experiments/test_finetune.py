@@ -272,6 +272,11 @@ def test_texts_longer_than_the_models_positions_are_refused(config, tiny_config,
     ):
         prepare(config)
     prepared = prepare(replace(config, max_length=most))
+    for function in (finetune.finetune, finetune.evaluate):
+        with pytest.raises(
+            ValueError, match=f"has positions for {most} tokens, max_length is {most + 1}; take --max-len"
+        ):
+            function(prepared.model, prepared.tokenizer, config.task, max_length=most + 1)
     dataset = tokenise([("good " * 40, 0)] * 2, prepared.tokenizer, most)
     assert len(dataset[0]["input_ids"]) == most
     assert predict(prepared.model, dataset, prepared.tokenizer).shape == (2,)

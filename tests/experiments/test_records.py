@@ -1,9 +1,18 @@
 import copy
+import math
+import os
+import platform
 import resource
 import subprocess
 import sys
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
+import torch
 
 from mpo_tutorial.experiments import bench, compare, cuts, forms, records
 
@@ -24,6 +33,7 @@ def test_a_full_disk_leaves_the_earlier_record_whole(tmp_path):
     assert "OSError" in done.stderr
     assert records.read_record(path) == {"earlier": 1}
     assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == '{\n "earlier": 1\n}\n'
 
 
 @pytest.mark.parametrize(
@@ -136,6 +146,91 @@ def test_a_row_of_the_bench_that_cannot_be_divided_by_is_named(change):
     first, *others = layer["result"]["rows"]
     with pytest.raises(ValueError, match=r"it must have rows of nn\.Linear and MPOLinear, with seconds at rows"):
         forms.require({"peers": {}, "rows": [{**first, **change}, *others]}, "it", bench.form(layer["setting"]), "")
+
+
+def test_what_is_no_json_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        records.append_point({"result": math.nan}, tmp_path / "record.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_a_record_comes_from_is_what_the_system_says(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mpo-tutorial", "compare", "--out", "two words"])
+    before, found, after = date.today(), records.provenance(), date.today()
+    assert found["command"] == "mpo-tutorial compare --out 'two words'"
+    assert records.provenance("another")["command"] == "another"
+    assert before.isoformat() <= found["date"] <= after.isoformat()
+    assert found["versions"].pop("python") == platform.python_version()
+    assert found["versions"].keys() >= {"mpo-tutorial", "torch", "transformers"}
+    assert found["versions"] == {name: metadata.version(name) for name in found["versions"]}
+    assert found["hardware"].keys() == {"cpu", "threads", "memory_gb", "gpu"}
+    assert found["hardware"]["cpu"] == records._cpu_name()
+    assert found["hardware"]["threads"] == torch.get_num_threads()
+    assert found["hardware"]["memory_gb"] == round(psutil.virtual_memory().total / 1e9, 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    assert records.provenance()["hardware"]["gpu"] == "a card"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert records.provenance()["hardware"]["gpu"] is None
+
+
+def test_the_processor_has_its_name_from_where_the_system_keeps_it(monkeypatch):
+    def cpu_where_the_file_says(text):
+        monkeypatch.setattr(Path, "read_text", lambda path: {Path("/proc/cpuinfo"): text}[path])
+        return records._cpu_name()
+
+    cores = "processor\t: 0\nmodel name\t: Abacus: 2\n\nprocessor\t: 1\nmodel name\t: Counting frame\n"
+    assert cpu_where_the_file_says(cores) == "2 x Abacus: 2"
+    assert cpu_where_the_file_says("processor\t: 0\n") == platform.machine()
+
+    def missing(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(platform, "processor", lambda: "abacus")
+    assert records._cpu_name() == "abacus"
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert records._cpu_name() == platform.machine()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert peak <= records.peak_memory_bytes() <= 1.1 * peak
+
+
+def test_windows_tells_its_peak_itself(monkeypatch):
+    memory = SimpleNamespace(peak_wset=7)
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: memory))
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert records.peak_memory_bytes() == 7
+
+
+def test_only_some_systems_count_the_peak_anew(monkeypatch):
+    written = []
+    monkeypatch.setattr(Path, "write_text", lambda path, text: written.append((str(path), text)))
+    assert records.reset_peak_memory() is True
+    assert written == [("/proc/self/clear_refs", "5")]
+
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    assert records.reset_peak_memory() is False
+
+
+def test_a_folder_is_made_and_held(tmp_path):
+    out = tmp_path / "a" / "b"
+    with records.locked(out):
+        message = r"^one run at a time works in a folder, another one is in .*b; wait, or take --out$"
+        with pytest.raises(ValueError, match=message), records.locked(out):
+            pass
+    with records.locked(out):
+        assert os.listdir(out) == [".lock"]
+
+
+def test_the_records_that_came_with_the_package_are_read():
+    assert records.shipped("demo")["versions"].keys() >= {"python", "torch"}
+    for name in ("compare", "cuts", "bench"):
+        points = records.shipped_points(name)
+        assert points
+        assert all(point.keys() >= {"study", "stage", "setting", "result"} for point in points)
 
 
 def test_peak_memory_is_at_least_what_is_held_and_no_parents():

@@ -35,6 +35,12 @@ def test_correlations_against_their_definitions():
     assert METRICS["spearman"](FIGURES, np.exp(FIGURES)) == pytest.approx(1)
 
 
+def test_what_is_undefined_counts_nothing():
+    assert METRICS["f1"](np.zeros(4, dtype=int), np.zeros(4, dtype=int)) == 0  # class 1 is neither there nor predicted
+    assert METRICS["pearson"](np.full(4, 2.5), np.arange(4.0)) == 0
+    assert METRICS["pearson"](np.array([0.0, 1.0]), np.array([3.0, 5.0])) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("name", ["f1", "matthews", "pearson", "spearman"])
 @pytest.mark.parametrize("constant", [0, 2.5])
 def test_one_answer_to_everything_counts_nothing(name, constant):
@@ -76,8 +82,20 @@ def test_the_interval_of_a_correlation_is_fishers():
     np.testing.assert_allclose(measured["interval"], np.tanh([centre - half, centre + half]), atol=0.01)
 
 
+def test_a_bootstrapped_mean_is_normal_and_the_same_each_time(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 20_000)
+    values = np.random.default_rng(2).normal(size=400)
+    interval = statistics._bootstrap(lambda truth, _: truth.mean(), values, values)
+    half = 1.959964 * values.std() / 20
+    np.testing.assert_allclose(interval, [values.mean() - half, values.mean() + half], atol=0.003)
+    assert statistics._bootstrap(lambda truth, _: truth.mean(), values, values) == interval
+
+
 def test_predictions_that_are_no_numbers_are_refused():
-    with pytest.raises(ValueError, match="predictions must be finite, 2 of 3 are not"):
+    with pytest.raises(
+        ValueError,
+        match=r"^predictions must be finite, 2 of 3 are not; the training diverged: take a smaller learning rate$",
+    ):
         measure(["pearson"], [1.0, 2.0, 3.0], [np.nan, np.inf, 1.0])
 
 
@@ -96,6 +114,10 @@ def test_the_interval_over_seeds_is_students():
     assert found["mean"] == pytest.approx(0.6)
     assert found["interval"] == pytest.approx([0.6 - half, 0.6 + half])
     assert found["seeds"] == 4
+    half = 12.706204736 * np.sqrt(0.02 / 2)  # of one degree of freedom
+    assert statistics.over_seeds([0.1, 0.3])["interval"] == pytest.approx([0.2 - half, 0.2 + half])
+    single = values.astype(np.float32)
+    assert statistics.over_seeds(single)["mean"] == single.astype(float).mean()
 
 
 def test_a_single_seed_has_no_interval_and_none_is_refused():
@@ -127,6 +149,7 @@ def test_the_seeds_needed_are_the_fewest():
         assert statistics.power(n, spread, margin) >= wanted
         assert n == 2 or statistics.power(n - 1, spread, margin) < wanted
     assert statistics.seeds_needed(0.01, 2.0) == 2
+    assert statistics.seeds_needed(1.15, 2.0, statistics.power(5, 1.15, 2.0)) == 5  # at least
 
 
 @pytest.mark.parametrize("arguments", [(1, 1.0, 1.0), (3, 0.0, 1.0), (3, 1.0, 0.0), (3, -1.0, 1.0), (3, 1.0, -1.0)])
@@ -135,6 +158,8 @@ def test_power_without_seeds_spread_or_margin_is_refused(arguments):
         statistics.power(*arguments)
     with pytest.raises(ValueError, match=r"a power lies between 0 and 1, got 1\.0"):
         statistics.seeds_needed(1.0, 1.0, 1.0)
+    with pytest.raises(ValueError, match=r"a power lies between 0 and 1, got 0"):
+        statistics.seeds_needed(1.0, 1.0, 0)
 
 
 def test_the_auc_counts_pairs_in_order():
@@ -148,6 +173,8 @@ def test_the_auc_counts_pairs_in_order():
     for wrong in (([1, 1], [0.1, 0.2]), ([0, 1, 2], [1, 2, 3]), ([0, 1], [np.nan, 1])):
         with pytest.raises(ValueError, match="an AUC needs the classes 0 and 1 and finite scores"):
             statistics.auc(*wrong)
+    with pytest.raises(ValueError, match=r"got the classes \[0, 1, 2\]$"):
+        statistics.auc([0, 1, 2], [1, 2, 3])
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 500])
@@ -156,3 +183,5 @@ def test_which_sentences_were_right_survives_the_record(n):
     part = json.loads(json.dumps(statistics.score(right)))
     assert np.array_equal(statistics.correct_sentences(part), right)
     assert part["accuracy"] == right.mean()
+    assert statistics.correct_sentences(part).dtype == bool
+    assert statistics.score(right.astype(int)) == part

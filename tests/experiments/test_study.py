@@ -1,16 +1,21 @@
 import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import distributed
 import numpy as np
 import pytest
+import small_studies
 import torch
-from small_studies import cluster, environment, hold, measure, stop, study
+from small_studies import cluster, environment, hold, inherit, measure, stop, study
 
-from mpo_tutorial.experiments import forms, records
-from mpo_tutorial.experiments.study import RECORD, Study, run
+from mpo_tutorial.experiments import forms, records, workers
+from mpo_tutorial.experiments.study import RECORD, Study, make_point, run
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +43,7 @@ def test_a_study_makes_its_grid_and_then_what_follows_from_it(made):
     assert all(point["result"] == measure(point["setting"]) for point in points)
     largest = max(points[:-1], key=lambda point: max(point["result"]["values"]))
     assert (points[-1]["stage"], points[-1]["setting"]) == ("final", {**largest["setting"], "seed": 2})
-    assert records.read_points(out / RECORD) == points
+    assert records.read_points(out / RECORD, show=pytest.fail) == points  # nothing to say of a whole record
 
 
 def test_a_point_says_what_it_was_made_with(made):
@@ -48,6 +53,16 @@ def test_a_point_says_what_it_was_made_with(made):
         assert point["versions"]["numpy"] == np.__version__
         assert point["hardware"]["threads"] == 1
         assert point.keys() >= {"command", "date", "peak_memory_bytes"}
+
+
+def test_a_point_says_what_it_took_and_by_which_command(monkeypatch):
+    now = iter([10.0, 12.5])
+    monkeypatch.setattr("mpo_tutorial.experiments.study.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr(records, "reset_peak_memory", lambda: False)
+    point = make_point(lambda setting: {"double": 2 * setting["size"]}, {"command": "as it was typed"}, {"size": 3})
+    assert point["command"] == "as it was typed"
+    assert (point["result"], point["seconds"]) == ({"double": 6}, 2.5)
+    assert point["peak_memory_bytes"] is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a point's own peak is not known")
@@ -146,14 +161,42 @@ def test_a_study_is_not_resumed_in_the_folder_of_a_run(tmp_path):
 def test_another_version_or_grid_says_so_and_offers_both_ways_out(made):
     _, out = made
     before = (out / RECORD).read_bytes()
-    ways = "take another --out, or leave out --resume to make all anew"
+    ways = "they do not mean the same; take another --out, or leave out --resume to make all anew"
     with pytest.raises(ValueError, match=f"points of small, version 1, this is small, version 2: .*{ways}"):
         run(study(version=2), out, resume=True, progress=False)
     with pytest.raises(
-        ValueError, match=r"2 points of the stage grid .* \"size\": 3.* give the same options, or leave out --res"
+        ValueError,
+        match=r"record\.jsonl has 2 points of the stage grid that these options do not ask for, such as "
+        r'{"seed": 0, "size": 3}: give the same options, or leave out --resume to make all anew '
+        r"\(the old record is kept beside\)$",
     ):
         run(study(sizes=(5, 7)), out, resume=True, progress=False)
     assert (out / RECORD).read_bytes() == before
+
+
+def test_a_study_that_was_never_begun_is_resumed_from_nothing(tmp_path):
+    assert len(run(study(sizes=(2,)), tmp_path, resume=True, progress=False)) == 3
+
+
+def test_one_worker_is_this_process(tmp_path):
+    here = Study("here", 1, lambda _: {"process": os.getpid()}, {"grid": lambda _: [{"size": 2}]})
+    assert run(here, tmp_path, progress=False)[0]["result"] == {"process": os.getpid()}
+
+
+def test_a_bar_for_each_stage_begins_with_the_points_that_are_there(tmp_path, capsys):
+    run(study(sizes=(2,)), tmp_path)
+    bars = capsys.readouterr().err
+    for whole in (r"grid: +100%.* 2/2 \[.*\d(point/s|s/point)\]", r"final: +100%.* 1/1 \["):
+        assert re.search(whole, bars)
+    path = tmp_path / RECORD
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    run(study(sizes=(2,)), tmp_path, resume=True)
+    grid = capsys.readouterr().err.split("final")[0]
+    assert "1/2" in grid
+    assert "2/2" in grid
+    assert "0/2" not in grid
+    run(study(sizes=(2,)), tmp_path, progress=False)
+    assert not capsys.readouterr().err
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -191,7 +234,7 @@ def test_a_disk_that_fills_stops_the_study_and_keeps_every_whole_point(made, tmp
     first, second, third, *_ = (tmp_path / "large" / RECORD).read_bytes().splitlines(keepends=True)
     done = with_room("small", len(first) + len(second) + len(third) // 2)
     assert "OSError: a point could not be written to" in done.stderr
-    kept = records.read_points(tmp_path / "small" / RECORD)
+    kept = records.read_points(tmp_path / "small" / RECORD, show=pytest.fail)  # no part of a third is there
     assert results(kept) == results(points[:2])
     assert results(run(study(), tmp_path / "small", resume=True, progress=False)) == results(points)
 
@@ -200,10 +243,22 @@ def test_processes_give_the_same_values_also_when_workers_are_killed(made, tmp_p
     points, _ = made
     marks = tmp_path / "marks"
     marks.mkdir()
+    torch.set_num_threads(7)
     found = run(study(marks=marks, deaths=2), tmp_path / "out", workers=2, progress=False)
     assert len(list(marks.iterdir())) == 2
     assert results(found) == results(points)
-    assert {point["hardware"]["threads"] for point in found} == {1}
+    assert {point["hardware"]["threads"] for point in found} == {3}
+
+
+def test_a_point_is_tried_four_times_by_workers_that_inherit_nothing(tmp_path, monkeypatch):
+    """torch does not take kindly to a fork after it has computed."""
+    monkeypatch.setattr(small_studies, "INHERITED", "the parent's")
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    dying = Study("dying", 1, partial(inherit, marks=marks, deaths=3), {"grid": lambda _: [{"size": 7, "seed": 0}]})
+    (point,) = run(dying, tmp_path / "out", workers=2, progress=False)
+    assert len(list(marks.iterdir())) == 3
+    assert point["result"] == {"inherited": None}
 
 
 def test_workers_that_die_again_and_again_end_the_study(tmp_path):
@@ -213,18 +268,49 @@ def test_workers_that_die_again_and_again_end_the_study(tmp_path):
     assert len(records.read_points(tmp_path / "out" / RECORD)) >= 4
 
 
+def test_each_worker_of_a_cluster_has_one_thread_whatever_its_environment_says(monkeypatch):
+    monkeypatch.setattr(workers, "_on_cluster", lambda make, settings, _: map(make, settings))
+    made = workers.points_of(lambda setting, threads=None: {**setting, "threads": threads}, [{"size": 1}], 1, "tcp://")
+    assert list(made) == [{"size": 1, "threads": 1}]
+
+
 def test_a_dask_cluster_gives_the_same_values_also_when_a_worker_is_killed_twice(made, tmp_path):
     points, _ = made
     marks = tmp_path / "marks"
     marks.mkdir()
+
+    def no_default(_):
+        """What else the reader has on a cluster is not sent to ours."""
+        with pytest.raises(ValueError, match="No clients found"):
+            distributed.default_client()
+
     with cluster(tmp_path) as address:
-        found = run(study(marks=marks, deaths=2), tmp_path / "out", scheduler=address, progress=False)
+        options = {"scheduler": address, "progress": False, "show": no_default}
+        found = run(study(marks=marks, deaths=2), tmp_path / "out", **options)
     assert len(list(marks.iterdir())) == 2
     assert results(found) == results(points)
+    assert {point["hardware"]["threads"] for point in found} == {1}
+
+
+def test_workers_of_a_cluster_that_die_again_and_again_end_the_study(tmp_path):
+    (tmp_path / "marks").mkdir()
+    message = r"^workers of tcp.* died at the same point again and again; look at their memory, then --resume$"
+    with cluster(tmp_path, workers=1) as address, pytest.raises(OSError, match=message):
+        run(study(sizes=(7,), marks=tmp_path / "marks", deaths=99), tmp_path / "out", scheduler=address, progress=False)
 
 
 def test_a_scheduler_that_does_not_answer_is_told(tmp_path):
-    with pytest.raises(ConnectionError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 within"):
+    message = (
+        r"^no Dask scheduler answers at tcp://127\.0\.0\.1:1 within 4 seconds; start one by `dask scheduler`, its workers "
+        r"by `dask worker ADDRESS --nthreads 1`, or leave out --scheduler$"
+    )
+    with pytest.raises(ConnectionError, match=message):
+        run(study(), tmp_path, scheduler="tcp://127.0.0.1:1", progress=False)
+
+
+def test_a_scheduler_without_dask_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ValueError, match=r"^a scheduler needs Dask; type: pip install 'mpo-tutorial\[cluster\]'$"):
         run(study(), tmp_path, scheduler="tcp://127.0.0.1:1", progress=False)
 
 

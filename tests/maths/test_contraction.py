@@ -40,6 +40,7 @@ def test_multiplications_are_those_of_the_products_that_are_done(frozen_centre):
         (paper_shape("feed_forward_in"), None),
         (paper_shape("attention"), 20),
         (Shape((4, 6), (5, 3)), None),
+        (Shape((2, 3, 6), (2, 2, 1)), 3),  # the right side is the larger one by its in leg alone
     ):
         mpo = MPO.random(shape, bond)
         cores = [
@@ -53,6 +54,7 @@ def test_multiplications_are_those_of_the_products_that_are_done(frozen_centre):
             for k in (0, 3):
                 pairs = math.prod(shape.in_legs[k : k + 2]) * math.prod(shape.out_legs[k : k + 2])
                 merges += 3 * ends[k] * pairs * ends[k + 1] * ends[k + 2]
-        else:  # of the block of ones that stands for the missing right side torch needs no gradient
+        elif shape.n_cores == 2:  # of the block of ones that stands for the missing right side torch needs no gradient
             merges -= shape.in_size * shape.out_size
         assert counter.get_total_flops() // 2 == multiplications(shape, mpo.bonds, frozen_centre) + merges
+        assert multiplications(shape, mpo.bonds) == multiplications(shape, mpo.bonds, True)

@@ -103,7 +103,7 @@ def test_the_cheapest_truncation_is_the_cheapest_of_all(data, step, relative):
             error = math.sqrt(sum((tail**2).sum() for tail in tails))
             costs[name] = error / (np.linalg.norm(spectra[name].values[0]) or 1) if relative else error
     if not costs:
-        with pytest.raises(ValueError, match="no central bond is left"):
+        with pytest.raises(ValueError, match=r"^no central bond is left to cut: all are 1$"):
             cheapest_truncation(spectra, now, step, relative)
         return
     name, after = cheapest_truncation(spectra, now, step, relative)
@@ -140,9 +140,10 @@ def test_matrices_that_cannot_be_squared_have_schmidt_values(factor):
 
 
 def test_spectra_take_either_convention():
-    spectra = Spectra.of(torch.diag(torch.tensor([4.0, 2.0, 2.0, 1.0])), Shape((2, 2), (2, 2)))
-    for convention in ("physics", "paper"):
-        assert spectra.entropies(convention) == (entropy(spectra.values[0], convention),)
+    spectra = Spectra.of(torch.diag(torch.tensor([4.0, 2.0, 2.0, 3.0])), Shape((2, 2), (2, 2)))
+    found = [spectra.entropies(convention) for convention in ("physics", "paper")]
+    assert found == [(entropy(spectra.values[0], convention),) for convention in ("physics", "paper")]
+    assert found[0] != found[1]
 
 
 def test_errors_are_compared_as_they_are_unless_relative():
@@ -155,6 +156,11 @@ def test_errors_are_compared_as_they_are_unless_relative():
     )
     assert cheapest_truncation(spectra, now)[0] == cheapest_truncation(spectra, now, relative=False)[0] == "small"
     assert cheapest_truncation(spectra, now, relative=True)[0] == "large"
+
+
+def test_only_the_two_bonds_beside_the_central_core_are_cut():
+    spectra = {"only": Spectra.of(torch.eye(32), Shape((2,) * 5, (2,) * 5))}
+    assert cheapest_truncation(spectra, {"only": (4, 16, 16, 4)}, step=3) == ("only", (4, 13, 13, 4))
 
 
 def test_with_two_cores_the_only_bond_is_central():

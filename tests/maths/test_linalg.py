@@ -68,6 +68,12 @@ def test_ranks_below_the_size_survive(size):
         torch.testing.assert_close(u * s @ vh, matrix)
 
 
+def test_both_sides_of_a_square_matrix_are_orthonormal_whatever_its_rank():
+    u, _, vh = svd(random((6, 6), 1, rank=2).float())
+    for vectors in (u.T, vh):
+        torch.testing.assert_close(vectors @ vectors.T, torch.eye(6))
+
+
 @given(size=SIZES, seed=SEEDS, rank=st.integers(1, 3))
 def test_singular_values_are_those_of_numpy(size, seed, rank):
     rank = min(rank, *size)

@@ -167,5 +167,8 @@ def test_bad_sizes_are_refused():
             balanced_legs(size, n)
         with pytest.raises(ValueError, match="at least 2 legs, got size"):
             balanced_shape(size, 8, n)
+    assert math.prod(balanced_legs(2, 64)) == 2
+    with pytest.raises(ValueError, match=r"^a matrix is split into at most 64 cores, because .*, got 65; take fewer$"):
+        balanced_legs(2, 65)
     with pytest.raises(ValueError, match="got 'up'"):
         balanced_legs(4, 2, "up")
