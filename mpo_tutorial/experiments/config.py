@@ -69,6 +69,9 @@ class RunConfig:
         Share of the steps in which the rate rises.
     clip : float
         Largest norm of a step's gradient.
+    patience : int, optional
+        Stop after so many epochs in a row without a better validation score, and keep the best epoch's numbers; None: train all
+        epochs, and keep the last.
     batch_size : int
         Sentences in one step of the optimiser, as in the paper.
     micro_batch_size : int
@@ -107,6 +110,7 @@ class RunConfig:
     weight_decay: float = 0.0
     warmup: float = 0.2
     clip: float = 1.0
+    patience: int | None = None
     batch_size: int = 32
     micro_batch_size: int = 16
     max_length: int = 64
@@ -137,12 +141,13 @@ class RunConfig:
             ("seed", 0),
             ("train_size", 2),
             ("epochs", 1),
+            ("patience", 1),
             ("batch_size", 1),
             ("micro_batch_size", 1),
             ("max_length", 3),
         ):
             value = getattr(self, name)
-            if value is None and name in ("bond", "train_size", "epochs"):
+            if value is None and name in ("bond", "train_size", "epochs", "patience"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
                 raise ValueError(f"{name} is an integer of at least {lowest}, got {value!r}")
