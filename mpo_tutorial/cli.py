@@ -251,15 +251,49 @@ def compare(
     workers: Workers = 1,
     scheduler: Scheduler = None,
 ):
-    """Light against full fine-tuning: learning rates tuned alike, three seeds (about an hour on two cores)."""
+    """Light against full fine-tuning on any task: rates tuned alike, three seeds (about an hour on two cores)."""
     config = _config(locals())
-    from mpo_tutorial.course.tables import markdown_of_comparison
     from mpo_tutorial.experiments import compare, study
 
     options = {"resume": resume, "workers": workers, "scheduler": scheduler}
-    points = study.run(compare.study(config), out, **options, show=console.print)
-    console.print(markdown_of_comparison(points), soft_wrap=True, markup=False)
-    console.print(f"Record: {out / study.RECORD}")
+    points = study.run(compare.study(compare.TRIAL, config), out, **options, show=console.print)
+    _print_comparison(points, compare.TRIAL, out)
+
+
+@app.command()
+def light(
+    variant: Annotated[
+        list[str] | None, typer.Option(help="One of the study's variants; may be given several times (default: all).")
+    ] = None,
+    model: Model = RunConfig.model,
+    micro_batch_size: Annotated[
+        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in memory at once, of 32 in a step.")
+    ] = RunConfig.micro_batch_size,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/light"),
+    resume: Resume = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+):
+    """Is light fine-tuning as good as full? What decides it, and what stands beside it (two days on two cores)."""
+    _require_writable(out)
+    from mpo_tutorial.experiments import light, study
+
+    made = light.study(RunConfig(model=model, micro_batch_size=micro_batch_size, device=device), variant)
+    options = {"resume": resume, "workers": workers, "scheduler": scheduler}
+    points = study.run(made, out, **options, show=partial(console.print, soft_wrap=True))
+    _print_comparison(points, light.LIGHT, out)
+
+
+def _print_comparison(points: list[dict], comparison, out: Path) -> None:
+    from mpo_tutorial.experiments.compare import summarise
+    from mpo_tutorial.experiments.study import RECORD
+
+    summary = summarise(points, comparison)
+    _print_table(tables.COMPARISON_HEAD, tables.cells_of_comparison(summary))
+    for sentence in tables.sentences_of_comparison(summary, comparison):
+        console.print(sentence, soft_wrap=True, markup=False)
+    console.print(f"Record: {out / RECORD}")
 
 
 @app.command()
@@ -293,34 +327,6 @@ def cuts(
     console.print(f"Record: {out / study.RECORD}")
 
 
-@app.command()
-def light(
-    variant: Annotated[
-        list[str] | None, typer.Option(help="One of the study's variants; may be given several times (default: all).")
-    ] = None,
-    model: Model = RunConfig.model,
-    micro_batch_size: Annotated[
-        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in memory at once, of 32 in a step.")
-    ] = RunConfig.micro_batch_size,
-    device: Device = RunConfig.device,
-    out: Out = Path("runs/light"),
-    resume: Resume = False,
-    workers: Workers = 1,
-    scheduler: Scheduler = None,
-):
-    """Is light fine-tuning as good as full? The primary comparison and what stands beside it (a day on two cores)."""
-    _require_writable(out)
-    from mpo_tutorial.experiments import light, study
-
-    base = RunConfig(model=model, micro_batch_size=micro_batch_size, device=device)
-    made = light.study(base, variant or tuple(light.VARIANTS))
-    points = study.run(
-        made, out, resume=resume, workers=workers, scheduler=scheduler, show=partial(console.print, soft_wrap=True)
-    )
-    _print_table(*light.table(points))
-    console.print(f"Record: {out / study.RECORD}")
-
-
 def _moved(old: str, new: str) -> None:
     """A command that was renamed: it says so, whatever it is given."""
 
@@ -339,9 +345,12 @@ def report(
         list[Path] | None, typer.Argument(help="Folders of finished runs; of all nine GLUE tasks, their score as well.")
     ] = None,
 ):
-    """Print the comparison that is shipped with the package, as the README shows it; or what some runs measured."""
+    """Print the comparison that is shipped with the package; or what some runs measured."""
     if not runs:
-        console.print(tables.markdown_of_comparison(records.shipped_points("compare")), soft_wrap=True, markup=False)
+        from mpo_tutorial.experiments.light import LIGHT
+
+        shipped = records.shipped_points(LIGHT.name)
+        console.print(tables.markdown_of_comparison(shipped, LIGHT), soft_wrap=True, markup=False)
         return
     from mpo_tutorial.experiments.glue import GLUE, glue_score
 

@@ -14,6 +14,7 @@ from mpo_tutorial.experiments import forms, records, statistics
 from mpo_tutorial.experiments.compare import summarise
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.finetune import START_ANEW, Prepared, grade, prepare, run
+from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import require_classes
 from mpo_tutorial.models.layers import mpo_layers
@@ -104,15 +105,14 @@ def beside_full(light: dict, full: dict | None) -> tuple[list[tables.TableRow], 
     row = tables.row_of_run("light, this run", light)
     if full is not None:
         return [row, tables.row_of_run("full, this run", full)], "Both were run just now, one seed each."
-    recorded = summarise(records.shipped_points("compare"))
+    recorded = summarise(records.shipped_points(LIGHT.name), LIGHT)
     if not tables.same_budget(recorded, light):
         return [row], "No full fine-tuning of this budget is on record: add --baseline live to run it."
-    seeds, first = recorded["difference"]["seeds"], recorded["final"]["light"][0]
-    rows = [tables.row_of_comparison(f"{name}, {seeds} seeds", recorded, name) for name in ("light", "full")]
-    hardware = first["hardware"]
+    seeds = {name: recorded["variants"][name]["test"]["seeds"] for name in LIGHT.primary}
+    rows = [tables.row_of_comparison(f"{name}, {n} seeds", recorded, name) for name, n in seeds.items()]
     return [row, *rows], (
-        f"The rows of {seeds} seeds are on record (mpo_tutorial/records/compare.jsonl): {first['command']}, {first['date']}, "
-        f"{hardware['cpu']}, {hardware['threads']} threads. Add --baseline live to run full fine-tuning here."
+        f"The rows of several seeds are on record (mpo_tutorial/records/{LIGHT.name}.jsonl), without seconds, because several "
+        "runs shared a machine. Add --baseline live to run full fine-tuning here."
     )
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpo_tutorial.experiments.compare import summarise
-from mpo_tutorial.models.methods import METHODS
+from mpo_tutorial.experiments.compare import Comparison, summarise
 
 METRIC_NAMES = {
     "accuracy": "accuracy",
@@ -27,7 +26,7 @@ class TableRow:
     total: int
     accuracy: float
     interval: Sequence[float] | None
-    seconds: float
+    seconds: float | None
     stored_bytes: int
     metric: str = "accuracy"
 
@@ -42,7 +41,7 @@ class TableRow:
             f"{self.trained / 1e6:.2f} M",
             f"{self.total / 1e6:.2f} M",
             measured,
-            f"{self.seconds:.0f} s",
+            "" if self.seconds is None else f"{self.seconds:.0f} s",
             f"{self.stored_bytes / 1e6:.1f} MB",
         )
 
@@ -93,91 +92,94 @@ def sentence_on_metrics(record: dict) -> str:
     return "; ".join(found)
 
 
-def row_of_comparison(name: str, comparison: dict, method: str) -> TableRow:
-    """A method's row of what `compare.summarise` gives: mean and Student's t interval over its seeds."""
-    results = [point["result"] for point in comparison["final"][method]]
-    accuracy = comparison["accuracy"][method]
-    return TableRow(
-        name,
-        results[0]["parameters"]["trained"],
-        results[0]["parameters"]["total"],
-        accuracy["mean"],
-        accuracy["interval"],
-        sum(result["seconds"]["train"] for result in results) / len(results),
-        results[0]["stored_bytes"],
-    )
+def row_of_comparison(name: str, summary: dict, variant: str) -> TableRow:
+    """A variant's row of what `compare.summarise` gives: mean and Student's t interval over its seeds, without seconds."""
+    row = summary["variants"][variant]
+    test = row["test"]
+    return TableRow(name, row["trained"], row["total"], test["mean"], test["interval"], None, row["stored_bytes"])
 
 
-def same_budget(comparison: dict, run: dict) -> bool:
+def same_budget(summary: dict, run: dict) -> bool:
     """Whether a run had the model, the data and the training of a recorded comparison, so that the two may stand together."""
-    recorded = comparison["final"]["full"][0]
-    names = ("model", "task", "epochs", "batch_size", "max_length")
+    recorded = summary["final"]["full"][0]
+    names = ("model", "task", "epochs", "batch_size", "max_length", "pooling")
     return run["train_sentences"] == recorded["result"]["train_sentences"] and all(
         run["config"][name] == recorded["setting"]["config"][name] for name in names
     )
 
 
-def markdown_of_comparison(points: Sequence[dict]) -> str:
-    """The README's table and the sentences under it, made from the points of a comparison."""
-    comparison = summarise(points)
-    rows = [row_of_comparison(METHODS[method].title, comparison, method) for method in comparison["final"]]
-    lines = ["| " + " | ".join(TABLE_HEAD) + " |", "|" + "---|" * len(TABLE_HEAD)]
-    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    final = [point for found in comparison["final"].values() for point in found]
-    first = final[0]
-    config, result, hardware = first["setting"]["config"], first["result"], first["hardware"]
-    rates = " and ".join(f"{rate:g} ({method})" for method, rate in comparison["chosen"].items())
-    tuning = len(comparison["tuning_seeds"])
-    threads = " or ".join(sorted({str(point["hardware"]["threads"]) for point in final}))
-    lines += [
-        "",
-        f"{comparison['difference']['seeds']} seeds, {result['train_sentences']:,} training sentences of {config['task']}, "
-        f"{config['epochs']} epochs, batches of {config['batch_size']}, {result['test']['n']:,} test sentences. "
-        f"Learning rates {rates}, each the best of {len(comparison['rates']['light'])} on the validation set, over {tuning} "
-        f"seed{'s' if tuning > 1 else ''}. {_paired(comparison['difference'])} Intervals are Student's t over the seeds. Measured "
-        f"on {first['date']}, {hardware['cpu']}, {threads} thread{'' if threads == '1' else 's'} a run, torch "
-        f"{first['versions']['torch']}, by `{first['command']}`.",
+COMPARISON_HEAD = ("", "trained", "test accuracy [95 %]", "minus full [95 %]", "seeds", "rate", "to store")
+
+
+def cells_of_comparison(summary: dict, names: Sequence[str] | None = None) -> list[tuple[str, ...]]:
+    """Rows under `COMPARISON_HEAD`, as text: the named variants of what `compare.summarise` gives, or all that were tested."""
+    rows = []
+    for name in names or summary["variants"]:
+        row = summary["variants"][name]
+        beside = row["minus_beside"]
+        cells = (
+            f"{row['trained'] / 1e6:.3f} M",
+            f"{_per_cent(row['test'])} %",
+            "" if beside is None else _per_cent(beside, "+"),
+        )
+        rows.append(
+            (name, *cells, str(row["test"]["seeds"]), f"{row['rate']:g}", f"{row['stored_bytes'] / 1e6:.1f} MB")
+        )
+    return rows
+
+
+def markdown_of_comparison(points: Sequence[dict], comparison: Comparison, names: Sequence[str] | None = None) -> str:
+    """A table of a comparison's points, and the sentences under it, in Markdown; variants as in `cells_of_comparison`."""
+    summary = summarise(points, comparison)
+    lines = [f"| {' | '.join(cells)} |" for cells in (COMPARISON_HEAD, *cells_of_comparison(summary, names))]
+    lines.insert(1, "|" + "---|" * len(COMPARISON_HEAD))
+    return "\n".join([*lines, "", *sentences_of_comparison(summary, comparison)])
+
+
+def sentences_of_comparison(summary: dict, comparison: Comparison) -> list[str]:
+    """What decides, and how all was measured; the first only where both of the pair were tested."""
+    final = [point for found in summary["final"].values() for point in found]
+    config, result = final[0]["setting"]["config"], final[0]["result"]
+    decided = [
+        f"{ours.capitalize()} minus {other}, paired by {found['seeds']} seeds, on the {split} set ({n:,} sentences): "
+        f"{_per_cent(found, '+')} points; {_verdict(found)}"
+        for split, found in summary.get("primary", {}).items()
+        for ours, other in [comparison.primary]
+        for n in [summary["final"][ours][0]["result"][split]["n"]]
     ]
-    return "\n".join(lines)
+    return [
+        *decided,
+        f"{result['train_sentences']:,} training sentences of {config['task']}, {config['epochs']} epochs, batches of "
+        f"{config['batch_size']}. Rates are the best in their grids on the {' and '.join(comparison.tuned_on)} sentences, over "
+        f"{len(comparison.tuning_seeds)} seed{'s' if len(comparison.tuning_seeds) > 1 else ''}. Intervals are Student's t over "
+        f"the seeds. Measured {_when_and_where(final)}.",
+    ]
 
 
-def second_comparison(points: Sequence[dict]) -> str:
-    """A paragraph on a comparison that was made beside the one in the table, with other settings."""
-    comparison = summarise(points)
-    config, difference = comparison["final"]["light"][0]["setting"]["config"], comparison["difference"]
-    return (
-        f"A second comparison, with {config['epochs']} epochs, batches of {config['batch_size']} and rates tuned over "
-        f"{len(comparison['tuning_seeds'])} seeds: light {_per_cent(comparison['accuracy']['light'])} %, full "
-        f"{_per_cent(comparison['accuracy']['full'])} %, paired difference {_per_cent(difference)} points: "
-        f"{_verdict(difference)}"
-    )
-
-
-def _paired(difference: dict) -> str:
-    return f"Light minus full, paired by seeds: {_per_cent(difference)} points: {_verdict(difference)}"
+def _when_and_where(points: Sequence[dict]) -> str:
+    days = sorted({point["date"] for point in points})
+    machines = sorted({point["hardware"].get("gpu") or point["hardware"]["cpu"] for point in points})
+    torches = sorted({point["versions"]["torch"] for point in points})
+    return f"from {days[0]} to {days[-1]} on {' and '.join(machines)}, torch {' and '.join(torches)}"
 
 
 def _verdict(difference: dict) -> str:
     """What the interval says about the margin, and how many seeds could say it."""
-    margin = f"the margin of -{100 * difference['margin']:g} points that was set beforehand"
+    margin = f"minus the margin of {100 * difference['margin']:g} point that was set beforehand"
     if difference["not_inferior"]:
         return f"the interval lies above {margin}."
-    many = (
-        ""
-        if difference["seeds_needed"] is None
-        else (
-            f" If the two were equal, {difference['seeds_needed']} seeds with this spread would show it four times in five."
-        )
-    )
     low, high = difference["interval"] or (-1.0, 1.0)
-    return f"the interval does not lie above {margin}{', and it holds 0' if low <= 0 <= high else ''}.{many}"
-
-
-def _per_cent(found: dict) -> str:
-    """A mean over seeds with its interval, times 100."""
-    mean = f"{100 * found['mean']:.1f}"
-    return (
-        mean
-        if found["interval"] is None
-        else mean + " [{:.1f}, {:.1f}]".format(*(100 * end for end in found["interval"]))
+    held = ", and it holds 0" if low <= 0 <= high else ", and all of it below 0" if high < 0 else ""
+    many = difference["seeds_needed"]
+    return f"the interval does not lie above {margin}{held}." + (
+        ""
+        if many is None
+        else f" Equal methods of this spread would be shown to be so by {many} seeds, four times in five."
     )
+
+
+def _per_cent(found: dict, sign: str = "") -> str:
+    """A mean over seeds with its interval, times 100."""
+    low, high = found["interval"] or (None, None)
+    ends = "" if low is None else f" [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+    return f"{100 * found['mean']:{sign}.1f}{ends}"

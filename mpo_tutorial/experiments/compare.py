@@ -1,7 +1,7 @@
-"""Light against full fine-tuning: learning rates tuned alike, several seeds; a study in two stages."""
+"""Ways of fine-tuning compared: each chooses its learning rate on sentences it is not tested on, then is tested; two stages."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,53 +11,120 @@ from mpo_tutorial.experiments import forms
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds, seeds_needed
 from mpo_tutorial.experiments.study import Point, Setting, Study
-from mpo_tutorial.experiments.tasks import load_task, require_classes
+from mpo_tutorial.experiments.tasks import MOST_TRAIN_BY_DEFAULT, Task, load_task, require_classes
 from mpo_tutorial.models.stored import holds_mpos
 
-VERSION = 1
-# Five rates for each, spaced alike, around what first trials found to work.
-GRIDS = {"light": (1e-4, 2e-4, 3e-4, 5e-4, 1e-3), "full": (3e-5, 6e-5, 9e-5, 1.5e-4, 3e-4)}
-TUNING_SEEDS = (0,)
-SEEDS = (0, 1, 2)
-MARGIN = 0.02
-MEASURED = ("parameters", "stored_bytes", "train_sentences", "validation", "test")
+UNUSED = 1000  # first unused training sentences, which the study of cuts looks at, too
+# Five rates each, a factor of two apart.
+CORES = (1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
+WHOLE = (3e-5, 6e-5, 1.2e-4, 2.4e-4, 4.8e-4)
 
 
-def study(base: RunConfig, tuning_seeds: Sequence[int] = TUNING_SEEDS, seeds: Sequence[int] = SEEDS) -> Study:
-    """Each method's learning rate is chosen on the validation set; then all seeds are measured on the test set.
+@dataclass(frozen=True)
+class Variant:
+    """A way of fine-tuning: what it changes in a config, the rates it chooses from, and how many seeds it is tested with.
 
-    The primary comparison is light minus full, paired by seeds, against the margin of two points.
+    Parameters
+    ----------
+    seeds : int
+        With 0 it is tuned and not tested.
+    beside : str
+        The variant that it is set against, paired by seeds.
+    """
+
+    rates: Sequence[float]
+    options: dict = field(default_factory=dict)
+    seeds: int = 3
+    beside: str = "full"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, fixed before anything is run.
+
+    Parameters
+    ----------
+    name : str
+        Of the study and its record.
+    version : int
+    variants : mapping of str to Variant
+    primary : pair of str
+        The variants whose difference, first minus second, decides.
+    tuning_seeds : sequence of int
+    tuned_on : sequence of str
+        Splits whose sentences, all together, rates are chosen by.
+    opened : sequence of str
+        Splits that the primary pair's tests look at besides "validation" and "test", and nothing else does.
+    margin : float
+        How much worse the first of the pair may be, as a share of the sentences.
+    most_seeds : int
+        Up to as many the primary pair is tested with, if the tuning's spread asks for more than the variants say.
+    """
+
+    name: str
+    version: int
+    variants: Mapping[str, Variant]
+    primary: tuple[str, str] = ("light", "full")
+    tuning_seeds: Sequence[int] = (0,)
+    tuned_on: Sequence[str] = ("validation",)
+    opened: Sequence[str] = ()
+    margin: float = 0.01
+    most_seeds: int = 0
+
+
+# What `mpo-tutorial compare` makes of any task: a trial, three seeds.
+TRIAL = Comparison(
+    "compare", 2, {"light": Variant(CORES, {"method": "light"}), "full": Variant(WHOLE, {"method": "full"})}
+)
+
+
+def study(comparison: Comparison, base: RunConfig, names: Sequence[str] | None = None) -> Study:
+    """The study that makes a comparison.
 
     Parameters
     ----------
     base : RunConfig
-        Everything but method, learning rate and seed.
+        What the variants do not say.
+    names : sequence of str, optional
+        Of variants; None: all.
 
     Raises
     ------
     ValueError
-        If the task has no classes, or the model is a folder whose matrices are MPOs already; and as in `load_task`.
+        If a variant is unknown, a task has no classes, or the model is a folder whose matrices are MPOs already; and as in
+        `load_task`.
     """
+    variants = comparison.variants
+    names = [*variants] if names is None else list(names)
+    if unknown := sorted(set(names) - set(variants)):
+        raise ValueError(f"variants are {'; '.join(variants)}; got {unknown[0]!r}")
     require_classes(base.task)
     if holds_mpos(base.model):
         raise ValueError(f"{base.model} is compressed; full fine-tuning is for the dense model, compare that one")
-    base = base.settled(load_task(base.task))
+    configs = {}
+    for name in names:
+        config = replace(base, learning_rate=None, **variants[name].options)
+        configs[name] = config.settled(load_task(config.task))
 
-    def setting(method: str, rate: float, seed: int, splits: Sequence[str]) -> Setting:
-        config = replace(base, method=method, learning_rate=rate, seed=seed)
-        return {"config": config.as_dict(), "splits": [*splits]}
+    def setting(name: str, rate: float, seed: int, splits: Sequence[str]) -> Setting:
+        config = replace(configs[name], learning_rate=rate, seed=seed)
+        return {"variant": name, "config": config.as_dict(), "splits": [*splits]}
 
     def tuning(_points: list[Point]) -> list[Setting]:
-        rates = [(method, rate) for method, grid in GRIDS.items() for rate in grid]
-        return [setting(method, rate, seed, ["validation"]) for method, rate in rates for seed in tuning_seeds]
+        rates = [(name, rate) for name in names for rate in variants[name].rates]
+        return [setting(*pair, seed, comparison.tuned_on) for pair in rates for seed in comparison.tuning_seeds]
 
     def final(points: list[Point]) -> list[Setting]:
-        chosen = chosen_rates(points)
+        rates = chosen_rates(points, comparison)
+        opened = {name: comparison.opened if name in comparison.primary else () for name in names}
         return [
-            setting(method, rate, seed, ["validation", "test"]) for method, rate in chosen.items() for seed in seeds
+            setting(name, rates[name], seed, ["validation", "test", *opened[name]])
+            for name in names
+            for seed in range(_seeds(points, comparison, name))
         ]
 
-    return Study("compare", VERSION, measure, {"tuning": tuning, "final": final}, describe=describe, form=form)
+    stages: dict[str, Callable] = {"tuning": tuning, "final": final}
+    return Study(comparison.name, comparison.version, measure, stages, describe=describe, form=form)
 
 
 def form(setting: Setting) -> forms.Form:
@@ -65,69 +132,143 @@ def form(setting: Setting) -> forms.Form:
     return {**forms.COSTS, **dict.fromkeys(setting["splits"], forms.SCORE)}
 
 
-def measure(setting: Setting) -> dict:
-    """Fine-tune once; what was measured, the seconds of training and of evaluation included."""
+def measure(setting: Setting, device: str | None = None) -> dict:
+    """Fine-tune once; counts, seconds, and which sentences of each split were put into the right class.
+
+    Parameters
+    ----------
+    device : str, optional
+        Another than the config's. Where a point is made is said by its hardware, and need be no part of its setting.
+    """
     from mpo_tutorial.experiments.finetune import prepare, run  # loads transformers, which a summary does not need
 
+    config = RunConfig(**setting["config"])
     with TemporaryDirectory() as folder:
-        prepared = prepare(RunConfig(**setting["config"]))
+        prepared = prepare(replace(config, device=device or config.device))
+        prepared.task.splits.update(left_out(prepared.task, setting["splits"]))
         record = run(prepared, Path(folder), progress=False, splits=tuple(setting["splits"]), keep_weights=False)
-    return {name: record[name] for name in (*MEASURED, "seconds") if name in record}
+    names = ("parameters", "stored_bytes", "train_sentences", "seconds", *setting["splits"])
+    return {name: record[name] for name in names}
+
+
+def left_out(task: Task, splits: Sequence[str]) -> dict[str, list]:
+    """Of the splits those that no run of up to the default size trains on: the first thousand such sentences are "unused", the
+    others "confirmation".
+    """
+    if not {"unused", "confirmation"} & set(splits):
+        return {}
+    used = set(task.train(min(MOST_TRAIN_BY_DEFAULT, len(task.splits["train"]))))
+    left = [row for row in task.splits["train"] if row not in used]
+    return {"unused": left[:UNUSED], "confirmation": left[UNUSED:]}
 
 
 def describe(point: Point) -> str:
-    config, result = point["setting"]["config"], point["result"]
-    accuracies = ", ".join(f"{split} {result[split]['accuracy']:.3f}" for split in point["setting"]["splits"])
-    return (
-        f"{point['stage']}: {config['method']}, rate {config['learning_rate']:g}, seed {config['seed']}: {accuracies}"
-    )
+    setting, result = point["setting"], point["result"]
+    accuracies = ", ".join(f"{split} {result[split]['accuracy']:.3f}" for split in setting["splits"])
+    rate, seed = setting["config"]["learning_rate"], setting["config"]["seed"]
+    return f"{point['stage']}: {setting['variant']}, rate {rate:g}, seed {seed}: {accuracies}"
 
 
-def chosen_rates(points: Sequence[Point]) -> dict[str, float]:
-    """Of each method the learning rate with the best mean accuracy on the validation set, of the tuning stage."""
+def tuned(points: Sequence[Point], comparison: Comparison) -> dict[str, dict[float, list[float]]]:
+    """Of each variant, for each rate, the tuning seeds' shares of right answers among all sentences that rates are chosen by."""
     found: dict[str, dict[float, list[float]]] = {}
     for point in points:
         if point["stage"] == "tuning":
-            config = point["setting"]["config"]
-            rates = found.setdefault(config["method"], {})
-            rates.setdefault(config["learning_rate"], []).append(point["result"]["validation"]["accuracy"])
-    return {method: max(rates, key=lambda rate: np.mean(rates[rate])) for method, rates in found.items()}
+            right = [correct_sentences(point["result"][split]) for split in comparison.tuned_on]
+            rates = found.setdefault(point["setting"]["variant"], {})
+            of_rate = rates.setdefault(point["setting"]["config"]["learning_rate"], [])
+            of_rate.append(float(np.concatenate(right).mean()))
+    return found
 
 
-def summarise(points: Sequence[Point]) -> dict:
+def chosen_rates(points: Sequence[Point], comparison: Comparison) -> dict[str, float]:
+    """Of each variant the rate with the best mean over the tuning seeds."""
+    found = tuned(points, comparison)
+    return {name: max(rates, key=lambda rate: np.mean(rates[rate])) for name, rates in found.items()}
+
+
+def _seeds(points: Sequence[Point], comparison: Comparison, name: str) -> int:
+    """How many seeds a variant is tested with; the primary pair's pilot is the tuning at the chosen rates."""
+    seeds, rates, found = (
+        comparison.variants[name].seeds,
+        chosen_rates(points, comparison),
+        tuned(points, comparison),
+    )
+    if comparison.most_seeds and name in comparison.primary and found.keys() >= set(comparison.primary):
+        ours, other = (np.array(found[which][rates[which]]) for which in comparison.primary)
+        needed = _seeds_needed(ours - other, comparison.margin) or seeds
+        return max(seeds, min(comparison.most_seeds, needed))
+    return seeds
+
+
+def summarise(points: Sequence[Point], comparison: Comparison) -> dict:
     """What a comparison says, made from its points.
 
     Returns
     -------
     dict
-        "chosen": of each method the learning rate. "rates", "tuning_seeds": what it was chosen from. "final": of each method
-        its points, by seed. "accuracy": of each method what `over_seeds` gives. "difference": the same of light minus full,
-        paired by seeds, with the margin, whether the interval lies above it, and, if it does not, how many seeds would show
-        equal methods to be so, by the spread of these.
+        "rates": of each variant, of each rate that it was tuned with, what `over_seeds` gives. "final": of each variant that was
+        tested, its points by seed. "variants": of each of these "rate", "trained", "total", "stored_bytes", of each split what
+        `over_seeds` gives, and "minus_beside", the difference on the test set from the variant it is set against, paired by
+        seeds, None where that is itself or lacks. "primary", where both were tested: of "test" and each opened split the pair's
+        difference with "margin", "not_inferior", whether the interval lies above minus the margin, and "seeds_needed", with which
+        equal methods of this spread would be shown to be so four times in five.
     """
     final: dict[str, list[Point]] = {}
     for point in sorted(points, key=lambda point: point["setting"]["config"]["seed"]):
         if point["stage"] == "final":
-            final.setdefault(point["setting"]["config"]["method"], []).append(point)
-    tuned = [point["setting"]["config"] for point in points if point["stage"] == "tuning"]
-    accuracies = {
-        method: np.array([correct_sentences(point["result"]["test"]).mean() for point in found])
-        for method, found in final.items()
-    }
-    paired = accuracies["light"] - accuracies["full"]
-    difference = over_seeds(paired)
-    shown = difference["interval"] is not None and difference["interval"][0] > -MARGIN
-    spread = float(paired.std(ddof=1)) if len(paired) > 1 else 0.0
-    return {
-        "chosen": chosen_rates(points),
-        "rates": {method: sorted({c["learning_rate"] for c in tuned if c["method"] == method}) for method in final},
-        "tuning_seeds": sorted({config["seed"] for config in tuned}),
-        "final": final,
-        "accuracy": {method: over_seeds(values) for method, values in accuracies.items()},
-        "difference": {
-            **difference,
-            "margin": MARGIN,
-            "not_inferior": shown,
-            "seeds_needed": seeds_needed(spread, MARGIN) if spread else None,
+            final.setdefault(point["setting"]["variant"], []).append(point)
+    summary: dict = {
+        "rates": {
+            name: {rate: over_seeds(values) for rate, values in rates.items()}
+            for name, rates in tuned(points, comparison).items()
         },
+        "final": {name: final[name] for name in comparison.variants if name in final},
+        "variants": {name: _summary(final[name]) for name in comparison.variants if name in final},
     }
+    for name, row in summary["variants"].items():
+        beside = comparison.variants[name].beside
+        row["minus_beside"] = (
+            over_seeds(_paired(final[name], final[beside], "test")) if beside != name and beside in final else None
+        )
+    if set(comparison.primary) <= set(final):
+        ours, other = (final[name] for name in comparison.primary)
+        summary["primary"] = {
+            split: _decision(_paired(ours, other, split), comparison.margin) for split in (*comparison.opened, "test")
+        }
+    return summary
+
+
+def _summary(found: list[Point]) -> dict:
+    setting, result = found[0]["setting"], found[0]["result"]
+    return {
+        "rate": setting["config"]["learning_rate"],
+        **{name: result["parameters"][name] for name in ("trained", "total")},
+        "stored_bytes": result["stored_bytes"],
+        **{split: over_seeds([point["result"][split]["accuracy"] for point in found]) for split in setting["splits"]},
+    }
+
+
+def _paired(ours: list[Point], other: list[Point], split: str) -> np.ndarray:
+    """Differences of the accuracies on a split, of the seeds that both have."""
+    by_seed = [
+        {point["setting"]["config"]["seed"]: point["result"][split]["accuracy"] for point in found}
+        for found in (ours, other)
+    ]
+    return np.array([by_seed[0][seed] - by_seed[1][seed] for seed in sorted(by_seed[0].keys() & by_seed[1].keys())])
+
+
+def _decision(differences: np.ndarray, margin: float) -> dict:
+    found = over_seeds(differences)
+    return {
+        **found,
+        "margin": margin,
+        "not_inferior": found["interval"] is not None and found["interval"][0] > -margin,
+        "seeds_needed": _seeds_needed(differences, margin),
+    }
+
+
+def _seeds_needed(differences: np.ndarray, margin: float) -> int | None:
+    """None where the seeds do not differ, or there is one."""
+    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    return seeds_needed(spread, margin) if spread else None

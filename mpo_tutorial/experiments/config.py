@@ -35,7 +35,7 @@ class RunConfig:
         One of `methods.METHODS`. "light": the matrices become MPOs, central cores stay frozen. "full": the dense model,
         everything trained.
     rest : {"head", "norms", "all"}
-        What light fine-tuning trains besides auxiliary cores, as in `convert.freeze`. Without effect on "full".
+        What light fine-tuning, and its random controls, train besides, as in `convert.freeze`. Other methods say it themselves.
     pooling : {"mean", "first", "pooler"}, optional
         How the classifier reads the encoder; None: as the encoder was trained to be read, by its own files.
     matrices : str, optional
@@ -94,7 +94,7 @@ class RunConfig:
     model: str = "minilm"
     task: str = "rotten_tomatoes"
     method: str = "light"
-    rest: str = "head"
+    rest: str = "norms"
     pooling: str | None = None
     matrices: str | None = None
     cores: int = N_CORES

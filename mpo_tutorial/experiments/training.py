@@ -67,6 +67,8 @@ def train(
     steps = math.ceil(len(dataset) / config.batch_size) * config.epochs
     newest = _newest_whole(state)
     watch = _Watch(steps, progress, newest)
+    if config.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = _Trainer(
         model=model,
         args=TrainingArguments(
@@ -79,7 +81,6 @@ def train(
             weight_decay=config.weight_decay,
             max_grad_norm=config.clip,
             bf16=config.precision == "bfloat16",
-            gradient_checkpointing=config.checkpointing,
             train_sampling_strategy="group_by_length",
             average_tokens_across_devices=False,
             save_steps=STEPS_BETWEEN_SAVES,

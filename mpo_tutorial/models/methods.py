@@ -36,9 +36,8 @@ class Method:
     Parameters
     ----------
     title : str
-        In tables.
     learning_rate : float
-        The best of five on the validation set of the embedded task: records/compare.jsonl.
+        The best of its grid on sentences of rotten_tomatoes that are neither trained on nor tested: records/light.jsonl.
     apply : callable
         From a model and a `Way` to a ledger, or None where nothing becomes an MPO. It leaves trainable what is to be trained, and
         nothing else.
@@ -144,13 +143,13 @@ def _require_dense(model: "PreTrainedModel") -> None:
 
 
 METHODS = {
-    "light": Method("light fine-tuning", 3e-4, _light, size="max_bond"),
-    "full": Method("full fine-tuning", 1.5e-4, _full),
+    "light": Method("light fine-tuning", 4e-4, _light, size="max_bond"),
+    "full": Method("full fine-tuning", 1.2e-4, _full),
     "head": Method("head only", 1e-2, _head),
-    "bitfit": Method("BitFit", 1e-3, _bitfit),
-    "last-1": Method("last layer", 1.5e-4, partial(_last, layers=1)),
-    "last-2": Method("last 2 layers", 1.5e-4, partial(_last, layers=2)),
-    "last-3": Method("last 3 layers", 1.5e-4, partial(_last, layers=3)),
-    "mask": Method("random mask", 3e-4, partial(_random, kind="mask")),
-    "subspace": Method("random subspace", 3e-4, partial(_random, kind="subspace")),
+    "bitfit": Method("BitFit", 3e-3, _bitfit),
+    "last-1": Method("last layer", 4.8e-4, partial(_last, layers=1)),
+    "last-2": Method("last 2 layers", 4.8e-4, partial(_last, layers=2)),
+    "last-3": Method("last 3 layers", 4.8e-4, partial(_last, layers=3)),
+    "mask": Method("random mask", 1e-3, partial(_random, kind="mask")),
+    "subspace": Method("random subspace", 1e-3, partial(_random, kind="subspace")),
 }

@@ -8,97 +8,154 @@ import pytest
 from small_studies import cluster, killed_in_training
 
 from mpo_tutorial.experiments import bench, compare, records, statistics, study
-from mpo_tutorial.experiments.compare import GRIDS, MARGIN, SEEDS, TUNING_SEEDS, chosen_rates, summarise
+from mpo_tutorial.experiments.compare import TRIAL, Comparison, Variant, chosen_rates, left_out, summarise
 from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.tasks import load_task
 from mpo_tutorial.experiments.tuned import config_of_run
-from mpo_tutorial.models.methods import METHODS
+
+PAIR = replace(
+    TRIAL,
+    margin=0.02,
+    variants={"light": Variant((5e-3,), {}, 2), "full": Variant((1e-3, 3e-3), {"method": "full"}, 2)},
+)
 
 
-@pytest.fixture(scope="module")
-def points() -> list[dict]:
-    return records.shipped_points("compare")
+def point(stage: str, variant: str, rate: float, seed: int, **splits) -> dict:
+    """A point of whose sentences so many of a thousand, or those that a split is given, were right."""
+    result = {
+        split: statistics.score(np.arange(1000) < right if isinstance(right, int) else right)
+        for split, right in splits.items()
+    }
+    config = {"learning_rate": rate, "seed": seed}
+    counts = {"parameters": {"trained": 1, "total": 2}, "stored_bytes": 4}
+    return {
+        "stage": stage,
+        "setting": {"variant": variant, "config": config, "splits": [*splits]},
+        "result": {**counts, **result},
+    }
 
 
-def point(stage: str, method: str, rate: float, seed: int, right) -> dict:
-    split = "validation" if stage == "tuning" else "test"
-    config = {"method": method, "learning_rate": rate, "seed": seed}
-    return {"stage": stage, "setting": {"config": config}, "result": {split: statistics.score(right)}}
-
-
-def test_shipped_comparison_holds_every_run(points):
-    for method, rates in GRIDS.items():
-        tuned = [p for p in points if (p["stage"], p["setting"]["config"]["method"]) == ("tuning", method)]
-        found = [(p["setting"]["config"]["learning_rate"], p["setting"]["config"]["seed"]) for p in tuned]
-        assert found == [(rate, seed) for rate in rates for seed in TUNING_SEEDS]
-        final = [p for p in points if (p["stage"], p["setting"]["config"]["method"]) == ("final", method)]
-        assert [p["setting"]["config"]["seed"] for p in final] == [*SEEDS]
-        assert all(p["result"]["test"]["n"] == 2000 and p["result"]["validation"]["n"] == 500 for p in final)
-        assert not any("test" in p["result"] for p in tuned)
-
-
-def test_the_best_rate_on_the_validation_set_is_chosen():
+def test_the_best_rate_over_the_tuning_seeds_is_chosen():
+    """For one seed alone another rate looks better."""
     half, most = np.arange(100) < 50, np.arange(100) < 90
     tuned = [
-        point("tuning", method, rate, seed, most if (rate == best) == (seed == 0) or rate == best else half)
-        for method, best in (("light", 1e-4), ("full", 1e-5))
+        point("tuning", name, rate, seed, validation=most if (rate == best) == (seed == 0) or rate == best else half)
+        for name, best in (("light", 1e-4), ("full", 1e-5))
         for rate in (1e-5, 1e-4, 1e-3)
         for seed in (0, 1)
     ]
-    assert chosen_rates(tuned) == {"light": 1e-4, "full": 1e-5}
-    assert chosen_rates([*tuned, point("final", "light", 1e-2, 0, most)]) == {"light": 1e-4, "full": 1e-5}
+    assert chosen_rates(tuned, PAIR) == {"light": 1e-4, "full": 1e-5}
+    tested = point("final", "light", 1e-2, 0, validation=most)
+    assert chosen_rates([*tuned, tested], PAIR) == {"light": 1e-4, "full": 1e-5}
 
 
-def test_default_rates_are_the_best_of_grids_of_one_size(points):
-    assert len({len(rates) for rates in GRIDS.values()}) == 1
-    for method, rates in GRIDS.items():
-        means = [
-            np.mean(
-                [
-                    p["result"]["validation"]["accuracy"]
-                    for p in points
-                    if p["stage"] == "tuning"
-                    and (p["setting"]["config"]["learning_rate"], p["setting"]["config"]["method"]) == (rate, method)
-                ]
-            )
-            for rate in rates
-        ]
-        assert rates[int(np.argmax(means))] == chosen_rates(points)[method] == METHODS[method].learning_rate
+def test_sentences_count_alike_where_several_splits_tune():
+    """Of 100 and 1,000 sentences: the mean of the two accuracies would choose the other rate."""
+    few = {1e-4: np.arange(100) < 90, 2e-4: np.arange(100) < 60}
+    many = {1e-4: 700, 2e-4: 720}
+    tuned = [point("tuning", "light", rate, 0, validation=few[rate], unused=many[rate]) for rate in few]
+    wide = replace(PAIR, tuned_on=("validation", "unused"))
+    assert compare.tuned(tuned, wide)["light"] == {1e-4: [790 / 1100], 2e-4: [780 / 1100]}
+    assert chosen_rates(tuned, wide) == {"light": 1e-4}
+    assert chosen_rates(tuned, replace(wide, tuned_on=("unused",))) == {"light": 2e-4}
 
 
 def test_the_difference_is_paired_by_seeds():
-    def final(light: list[int], full: list[int]) -> dict:
+    def final(light: list[int], full: list[int], comparison: Comparison = PAIR) -> dict:
         runs = [("light", light), ("full", full)]
-        return summarise(
-            [point("final", m, 1e-4, seed, np.arange(1000) < n) for m, found in runs for seed, n in enumerate(found)]
-        )
+        tested = [point("final", m, 1e-4, seed, test=n) for m, found in runs for seed, n in enumerate(found)]
+        return summarise(tested[::-1], comparison)
 
     found = final([800, 900, 700], [810, 912, 708])
     pairs = np.array([-0.010, -0.012, -0.008])
     half = 4.302652730 * pairs.std(ddof=1) / np.sqrt(3)
-    assert found["difference"]["mean"] == pytest.approx(-0.01)
-    assert found["difference"]["interval"] == pytest.approx([-0.01 - half, -0.01 + half])
-    assert found["difference"]["not_inferior"]
-    assert found["accuracy"]["light"]["mean"] == pytest.approx(0.8)
-    worse = final([750, 850, 650], [810, 912, 708])["difference"]
-    assert (worse["margin"], worse["not_inferior"]) == (MARGIN, False)
-    assert final([800], [810])["difference"]["not_inferior"] is False
-    assert final([800, 700], [800, 700])["difference"]["seeds_needed"] is None
+    decided = found["primary"]["test"]
+    assert decided["mean"] == pytest.approx(-0.01)
+    assert decided["interval"] == pytest.approx([-0.01 - half, -0.01 + half])
+    assert decided["not_inferior"]
+    assert found["variants"]["light"]["test"]["mean"] == pytest.approx(0.8)
+    assert found["variants"]["light"]["minus_beside"]["mean"] == pytest.approx(-0.01)
+    assert found["variants"]["full"]["minus_beside"] is None
+    assert (
+        final([800, 900, 700], [810, 912, 708], replace(PAIR, margin=0.014))["primary"]["test"]["not_inferior"] is False
+    )
+    worse = final([750, 850, 650], [810, 912, 708])["primary"]["test"]
+    assert (worse["margin"], worse["not_inferior"]) == (0.02, False)
+    assert final([800], [810])["primary"]["test"]["not_inferior"] is False
+    assert final([800, 700], [800, 700])["primary"]["test"]["seeds_needed"] is None
+    longer = final([800, 900, 700, 100], [810, 912, 708])["primary"]["test"]
+    assert (longer["seeds"], longer["mean"]) == (3, decided["mean"])
 
 
-def test_shipped_comparisons_follow_from_their_runs(points):
-    """Light minus full by seeds, as read from the record by hand: -0.4, -2.7, -1.5 and -0.3, -2.55, -5.4 points."""
-    for name, differences in (("compare", [-0.4, -2.7, -1.5]), ("compare-3-epochs", [-0.3, -2.55, -5.4])):
-        found = summarise(records.shipped_points(name))
-        assert found["difference"]["mean"] == pytest.approx(np.mean(differences) / 100)
-        assert found["difference"]["interval"] == pytest.approx(
-            np.array(statistics.over_seeds(differences)["interval"]) / 100
-        )
-    assert all(p["result"]["parameters"]["trained"] <= 1_110_000 for p in summarise(points)["final"]["light"])
+def test_each_variant_is_set_against_its_own():
+    variants = {
+        **PAIR.variants,
+        "light, imdb": Variant((1e-3,), {}, 2, "full, imdb"),
+        "full, imdb": Variant((1e-3,), {}, 2),
+    }
+    right = {"light": 800, "full": 850, "light, imdb": 600, "full, imdb": 500}
+    tested = [point("final", name, 1e-3, seed, test=n + seed) for name, n in right.items() for seed in (0, 1)]
+    found = summarise(tested, replace(PAIR, variants=variants))["variants"]
+    assert found["light, imdb"]["minus_beside"]["mean"] == pytest.approx(0.1)
+    assert found["light"]["minus_beside"]["mean"] == pytest.approx(-0.05)
+    assert found["full, imdb"]["minus_beside"]["mean"] == pytest.approx(-0.35)
+
+
+@pytest.mark.parametrize(("most", "seeds"), [(0, 2), (30, 10), (6, 6)])
+def test_the_pilots_spread_says_how_many_seeds_decide(most, seeds):
+    """Differences of -0.01, 0.01 and 0.03 have a standard deviation of 0.02, for which a margin of 0.02 asks for 10 seeds
+    (power of the paired t test, 80 %, one side of 2.5 %); a variant that is not of the pair keeps its own number.
+    """
+    other = Variant((1e-3,), {"method": "head"}, 3)
+    asked = replace(PAIR, variants={**PAIR.variants, "head": other}, most_seeds=most, tuning_seeds=(7, 8, 9))
+    made = compare.study(asked, RunConfig(model="minilm", epochs=1))
+    right = {"light": (490, 510, 530), "full": (500, 500, 500), "head": (400, 400, 400)}
+    pilot = []
+    for setting in made.stages["tuning"]([]):
+        seed, rate = setting["config"]["seed"], setting["config"]["learning_rate"]
+        n = right[setting["variant"]][seed - 7] - (100 if rate == 3e-3 else 0)
+        pilot.append(point("tuning", setting["variant"], rate, seed, validation=n))
+    found = [setting["variant"] for setting in made.stages["final"](pilot)]
+    assert {name: found.count(name) for name in right} == {"light": seeds, "full": seeds, "head": 3}
+
+
+def test_the_opened_split_is_for_the_pair_alone():
+    asked = replace(
+        PAIR, variants={**PAIR.variants, "head": Variant((1e-3,), {"method": "head"}, 1)}, opened=("confirmation",)
+    )
+    made = compare.study(asked, RunConfig(model="minilm", epochs=1))
+    tuned = [
+        point("tuning", s["variant"], s["config"]["learning_rate"], 0, validation=500)
+        for s in made.stages["tuning"]([])
+    ]
+    assert {split for s in made.stages["tuning"]([]) for split in s["splits"]} == {"validation"}
+    looked = {s["variant"]: s["splits"] for s in made.stages["final"](tuned)}
+    assert looked["light"] == looked["full"] == ["validation", "test", "confirmation"]
+    assert looked["head"] == ["validation", "test"]
+
+
+def test_sentences_left_out_are_no_runs_own():
+    task = load_task("rotten_tomatoes")
+    found = left_out(task, ["test", "unused"])
+    texts = {
+        name: {text for text, _ in rows} for name, rows in {**task.splits, **found, "used": task.train(None)}.items()
+    }
+    assert (len(found["unused"]), len(found["confirmation"])) == (1000, len(task.splits["train"]) - 4200)
+    assert texts["used"] | texts["unused"] | texts["confirmation"] == texts["train"]
+    apart = ["used", "unused", "confirmation", "validation", "test"]
+    assert all(not texts[one] & texts[other] for one in apart for other in apart if one != other)
+    assert not {text for text, _ in task.train(500)} - texts["used"]
+    assert left_out(task, ["validation", "test"]) == {}
+
+
+def test_a_strange_variant_is_refused():
+    with pytest.raises(ValueError, match="variants are light; full; got 'fool'"):
+        compare.study(PAIR, RunConfig(), ["light", "fool"])
 
 
 def small(light_run) -> study.Study:
     config = config_of_run(light_run).as_dict() | {"epochs": 1, "train_size": 40}
-    return compare.study(RunConfig(**config), seeds=(0, 1))
+    return compare.study(PAIR, RunConfig(**config))
 
 
 def results(points: list[dict]) -> list[tuple]:
@@ -108,14 +165,12 @@ def results(points: list[dict]) -> list[tuple]:
 
 @pytest.fixture(scope="module")
 def made(tiny_light_run, tmp_path_factory) -> list[dict]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "GRIDS", {"light": (5e-3,), "full": (1e-3, 3e-3)})
-        return study.run(small(tiny_light_run), tmp_path_factory.mktemp("compare"), progress=False)
+    return study.run(small(tiny_light_run), tmp_path_factory.mktemp("compare"), progress=False)
 
 
 def test_a_comparison_tunes_and_then_measures(made):
     assert [p["stage"] for p in made] == ["tuning"] * 3 + ["final"] * 4
-    rate = chosen_rates(made)["full"]
+    rate = chosen_rates(made, PAIR)["full"]
     assert {p["setting"]["config"]["learning_rate"] for p in made[5:]} == {rate}
     for p in made:
         assert p["result"].keys() >= {"parameters", "stored_bytes", "train_sentences", "validation", "seconds"}
@@ -125,10 +180,7 @@ def test_a_comparison_tunes_and_then_measures(made):
 
 @pytest.mark.parametrize("makers", ["processes", "cluster"])
 @pytest.mark.parametrize("deaths", [0, 2])
-def test_whoever_makes_them_comparisons_are_equal_to_the_last_bit(
-    made, tiny_light_run, tmp_path, monkeypatch, makers, deaths
-):
-    monkeypatch.setattr(compare, "GRIDS", {"light": (5e-3,), "full": (1e-3, 3e-3)})
+def test_whoever_makes_them_comparisons_are_equal_to_the_last_bit(made, tiny_light_run, tmp_path, makers, deaths):
     marks = tmp_path / "marks"
     marks.mkdir()
     measure = partial(killed_in_training, marks=marks, deaths=deaths)
@@ -145,18 +197,6 @@ def test_whoever_makes_them_comparisons_are_equal_to_the_last_bit(
 
 def digest(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def old_runs(name: str) -> dict:
-    """The runs of a comparison as the records of before had them."""
-    found = {"tuning": [], "final": []}
-    for p in records.shipped_points(name):
-        result = dict(p["result"])
-        config = {k: v for k, v in p["setting"]["config"].items() if k != "matrices"}
-        made = {key: p[key] for key in ("date", "versions", "hardware")}
-        run = {**made, "config": config, "peak_memory_bytes": result.pop("process_peak_bytes"), **result}
-        found[p["stage"]].append({"kind": "finetune", **run})
-    return found
 
 
 def old_points() -> dict:
@@ -195,10 +235,6 @@ def old_errors() -> list:
 
 # Taken from the files of commit 0495471, before docs/convert_records.py (see commit 52861c8) made points of them.
 DIGESTS = {
-    "compare tuning": "0da427f3a263c7d6",
-    "compare final": "16e2c34c6791a704",
-    "compare-3-epochs tuning": "9e0fb29cb9146f19",
-    "compare-3-epochs final": "de24c71a212edaf4",
     "ratios": "8bf6b4f370153e00",
     "bonds": "3d96e9bdc7c180e0",
     "uncut": "3e60e19049b9dbb5",
@@ -209,12 +245,7 @@ DIGESTS = {
 
 
 def test_the_conversion_of_the_records_kept_every_value():
-    found = {
-        f"{name} {stage}": digest(runs)
-        for name in ("compare", "compare-3-epochs")
-        for stage, runs in old_runs(name).items()
-    }
-    found |= {name: digest(rows) for name, rows in old_points().items()}
+    found = {name: digest(rows) for name, rows in old_points().items()}
     found["legwise"] = digest(old_errors())
     summary = bench.summarise(records.shipped_points("bench"))
     found["bench"] = digest([summary[part] for part in ("decomposition", "evaluation", "slider", "peers")])
