@@ -15,7 +15,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, lsqr
 from torch import Tensor
 
-from mpo_tutorial.maths.linalg import frobenius_norm, scale_of
+from mpo_tutorial.maths.linalg import frobenius_norm, scale_of, singular_values
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 
@@ -113,6 +113,21 @@ def dimension(shape: Shape | tuple[Sequence[int], Sequence[int]]) -> int:
     if centre == 2 and left == right:
         return whole - left
     return min(whole, left**2 + right**2 - 1)
+
+
+def low_rank_share(change: Tensor, n_directions: int) -> float:
+    """The share of a change in its best approximation by a matrix of low rank r, for comparison with `Reach.share`.
+
+    Matrices of rank r are a surface of r (in + out - r) dimensions; r is the largest for which these are not above
+    `n_directions`. Unlike all X M + M Y, that surface is curved, and the point of it is chosen by the change itself.
+
+    >>> low_rank_share(torch.diag(torch.tensor([2.0, 1.0, 1.0])), 5), low_rank_share(torch.eye(3), 4)
+    (0.6666666666666666, 0.0)
+    """
+    rows, columns = change.shape
+    rank = sum(r * (rows + columns - r) <= n_directions for r in range(1, min(rows, columns) + 1))
+    weights = singular_values(change) ** 2
+    return float(weights[:rank].sum() / weights.sum())
 
 
 def _row_space(matrix: np.ndarray) -> np.ndarray:
