@@ -341,10 +341,12 @@ def movement(
     if seeds < 1:
         raise ValueError(f"seeds is an integer of at least 1, got {seeds}")
     config = _config({**locals(), "method": "full"})
-    from mpo_tutorial.experiments import movement, study
+    from mpo_tutorial.experiments import movement, movement_results, study
 
     options = {"resume": resume, "workers": workers, "scheduler": scheduler}
     points = study.run(movement.study(config, seeds), out, **options, show=console.print)
+    _print_table(*movement_results.movement_table(points))
+    _print_table(*movement_results.reach_table(points))
     console.print(f"Record: {out / study.RECORD}")
 
 

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from tangents import projected, tangent
 from torch import Tensor
 
 from mpo_tutorial.maths.mpo import MPO
-from mpo_tutorial.maths.reach import Reach, dimension
+from mpo_tutorial.maths.reach import Reach, dimension, low_rank_share
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
 
 # Equal sides, unequal and odd ones, legs of 1, two to seven cores, all of the matrix in reach.
@@ -35,25 +36,6 @@ def chain(matrix: Tensor, shape, gauge: str) -> MPO:
         return MPO.from_blocks(matrix, shape)
     mpo = MPO.from_matrix(matrix, shape)
     return mpo if gauge == "centred" else mpo.canonize(len(mpo.cores) - 1)
-
-
-def tangent(mpo: MPO) -> np.ndarray:
-    """All directions in which the matrix moves with its auxiliary cores, as columns: by autograd."""
-    centre = mpo.shape.central
-    auxiliary = [k for k in range(len(mpo.cores)) if k != centre]
-
-    def matrix_of(*cores: Tensor) -> Tensor:
-        placed = dict(zip(auxiliary, cores, strict=True))
-        return MPO(tuple(placed.get(k, core) for k, core in enumerate(mpo.cores))).to_matrix().flatten()
-
-    jacobians = torch.autograd.functional.jacobian(matrix_of, tuple(mpo.cores[k] for k in auxiliary))
-    return torch.cat([jacobian.flatten(1) for jacobian in jacobians], dim=1).numpy()
-
-
-def projected(columns: np.ndarray, change: Tensor) -> np.ndarray:
-    """What of a change the columns span, by a dense solver."""
-    target = change.flatten().numpy()
-    return (columns @ np.linalg.lstsq(columns, target, rcond=1e-10)[0]).reshape(change.shape)
 
 
 def by_loops(matrix: Tensor, shape) -> np.ndarray:
@@ -147,6 +129,14 @@ def test_real_shapes_are_counted():
         shape = balanced_shape(*sizes)
         a, *_, b = MPO.from_blocks(torch.ones(sizes), shape).cores
         assert dimension(shape) == a.numel() + b.numel() - 1
+
+
+def test_of_low_rank_is_what_the_first_singular_vectors_hold():
+    (change,) = drawn(((2, 3, 2), (2, 3, 5)))  # 12 x 30
+    u, s, vh = np.linalg.svd(change.numpy())
+    for directions, rank in ((40, 0), (41, 1), (42 * 5 - 26, 4), (42 * 5 - 25, 5), (10**6, 12)):
+        kept = np.linalg.norm(u[:, :rank] * s[:rank] @ vh[:rank]) ** 2 / np.linalg.norm(change) ** 2
+        assert low_rank_share(change, directions) == pytest.approx(kept, abs=1e-12)
 
 
 def test_what_has_no_reach_is_refused():
