@@ -44,7 +44,8 @@ class Reach:
     Raises
     ------
     ValueError
-        If the legs do not multiply out to the matrix or are padded, or it has a number that is not finite.
+        If the legs do not multiply out to the matrix or are padded, those of one side are more than all others (then everything
+        is in reach), or a number is not finite.
     """
 
     def __init__(self, matrix: Tensor, shape: Shape | tuple[Sequence[int], Sequence[int]]):
