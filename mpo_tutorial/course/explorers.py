@@ -229,7 +229,9 @@ class MovementExplorer:
             f"{LARGE:g}, {large:.0f} % by more."
         )
         if touched < 100:
-            said += f" {100 - touched:.0f} % of its rows did not change at all."
+            in_moved = 100 * table_1_of(self.mean(layer, kind, "sizes"), touched / 100)[0]
+            said += f" {100 - touched:.0f} % of its rows did not change at all; of the numbers in the others "
+            said += f"{in_moved:.0f} % changed by at most {SMALL:g}."
         if found := self.in_reach(layer, kind):
             share, dimension, low_rank = (100 * value for value in found)
             said += (

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 from mpo_tutorial.course.figures import ends_of
 from mpo_tutorial.course.plots import BLUE, GREEN, GREY, ORANGE, styled
 from mpo_tutorial.experiments.movement import EDGES, TRAINED_HEAD, UPDATE
-from mpo_tutorial.experiments.movement_results import LARGE, SMALL, TABLE_1
+from mpo_tutorial.experiments.movement_results import LARGE, MOVED_ROWS, SIZES, SMALL, TABLE_1
 
 LIGHT_BLUE = "#56B4E9"  # of the same palette
-# Sizes of changes, as in Table 1: by what name in a summary, in which colour, and what they are called.
-SIZES = (("small", GREY, "up to $10^{-4}$"), ("middle", LIGHT_BLUE, "to $10^{-3}$"), ("large", BLUE, "more"))
+OF_SIZES = ((GREY, "up to $10^{-4}$"), (LIGHT_BLUE, "to $10^{-3}$"), (BLUE, "more"))
 MARKS = {TRAINED_HEAD: (ORANGE, "s", "gradient at the start"), UPDATE: (BLUE, "o", "full's update")}
 
 
@@ -25,16 +24,16 @@ def changes_by_kind(ax: Axes, record: dict) -> Axes:
     record : dict
         As `movement_results.summarise` returns it.
     """
-    bars = {kind: [100 * found[name]["mean"] for name, *_ in SIZES] for kind, found in record["kinds"].items()}
-    bars |= {f"{part} (paper)": [100 * share for share in shares] for part, shares in TABLE_1.items()}
+    ours = _shares_by_kind(record)
+    bars = {**ours, **{f"{part} (paper)": [100 * share for share in shares] for part, shares in TABLE_1.items()}}
     starts = np.zeros(len(bars))
-    for k, (_, colour, label) in enumerate(SIZES):
+    for k, (colour, label) in enumerate(OF_SIZES):
         widths = np.array([shares[k] for shares in bars.values()])
         drawn = ax.barh([*bars], widths, left=starts, color=colour, label=label)
         texts = [f"{width:.0f}" if width >= 5 else "" for width in widths]
         ax.bar_label(drawn, texts, label_type="center", color="black" if colour == LIGHT_BLUE else "white")
         starts += widths
-    ax.axhline(len(record["kinds"]) - 0.5, color="black", lw=1)
+    ax.axhline(len(ours) - 0.5, color="black", lw=1)
     ax.invert_yaxis()
     ax.grid(False)
     ax.set_xlim(0, 100)
@@ -43,6 +42,16 @@ def changes_by_kind(ax: Axes, record: dict) -> Axes:
     ax.set_xlabel("% of the numbers, by size of change")
     ax.set_ylabel("")
     return ax
+
+
+def _shares_by_kind(record: dict) -> dict[str, list[float]]:
+    """Of each kind, in per cent, the numbers that changed little, more and much; also of its rows that moved, where not all did."""
+    bars = {}
+    for kind, found in record["kinds"].items():
+        bars[kind] = [100 * found[name]["mean"] for name in SIZES]
+        if among := found.get("in_moved_rows"):
+            bars[f"its {MOVED_ROWS}"] = [100 * among[name]["mean"] for name in SIZES]
+    return bars
 
 
 def gains(ax: Axes, record: dict) -> Axes:
@@ -83,10 +92,9 @@ def movement_picture(record: dict) -> Figure:
 
 def movement_alt_text(record: dict) -> str:
     """The picture in words."""
-    kinds = []
-    for kind, found in record["kinds"].items():
-        shares = [100 * found[name]["mean"] for name, *_ in SIZES]
-        kinds.append(f"{kind} {', '.join(f'{share:.0f}' for share in shares)}")
+    kinds = [
+        f"{kind} {', '.join(f'{share:.0f}' for share in shares)}" for kind, shares in _shares_by_kind(record).items()
+    ]
     ways = []
     for way in record["reach"][UPDATE]:
         means = [record["reach"][change][way]["gain"]["mean"] for change in MARKS]

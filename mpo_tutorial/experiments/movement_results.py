@@ -14,7 +14,9 @@ from mpo_tutorial.models.families import place
 # Liu et al. 2021, Table 1, BERT on SST-2: the bounds of small and of large changes, and the shares of numbers that changed little,
 # more, and much.
 SMALL, LARGE = 1e-4, 1e-3
+SIZES = ("small", "middle", "large")
 TABLE_1 = {"embedding": (0.66, 0.26, 0.09), "feed-forward": (0.09, 0.64, 0.27), "attention": (0.09, 0.64, 0.27)}
+MOVED_ROWS = "rows that moved"
 # What a reader calls ways of putting a matrix between two blocks; draws go together.
 NAMES = {
     **dict.fromkeys(DRAWN, "random order"),
@@ -33,7 +35,8 @@ def summarise(points: Sequence[Point]) -> dict:
         "seeds". "matrices": rows with seed, name, layer, kind, part, size, moved, rows, sizes, spectrum; those in reach's account
         with "gains", of each change by way the share in reach over the share of dimensions, and "dimension", the share of
         dimensions with the usual legs, and "low_rank". "kinds" and "parts": of each, over seeds, "moved", "small", "middle",
-        "large", "rows": means over its matrices, of parts weighted by their sizes. "reach": of each change and way "gain" and
+        "large", "rows": means over its matrices, those of `table_1_of` weighted by their sizes; "in_moved_rows" the three of the
+        rows that changed at all, where not all did. "reach": of each change and way "gain" and
         "minus_usual", over seeds the mean over matrices of the gain and of its difference from the usual legs', and "least" and
         "most" of the matrices' own means over seeds. "low_rank": of each change, over seeds, the mean over matrices.
     """
@@ -51,10 +54,18 @@ def summarise(points: Sequence[Point]) -> dict:
     }
 
 
-def table_1_of(sizes: Sequence[float]) -> tuple[float, float, float]:
-    """Shares of the numbers that changed by at most `SMALL`, by more, and by more than `LARGE`, from those up to `EDGES`."""
+def table_1_of(sizes: Sequence[float], rows: float = 1) -> tuple[float, float, float]:
+    """Of the numbers in the rows that changed at all: the shares that changed by at most `SMALL`, by at most `LARGE`, by more.
+
+    Parameters
+    ----------
+    sizes : sequence of float
+        As in `movement.moved`, of all numbers.
+    rows : float
+        The share of rows that changed; 1 gives the shares of all numbers.
+    """
     small, large = (sum(sizes[: EDGES.index(bound) + 1]) for bound in (SMALL, LARGE))
-    return small, large - small, sum(sizes) - large
+    return (small - (1 - rows)) / rows, (large - small) / rows, (sum(sizes) - large) / rows
 
 
 def _row(point: Point, name: str) -> dict:
@@ -97,9 +108,14 @@ def _movement(rows: Sequence[dict]) -> dict:
     def size(row: dict) -> int:
         return row["size"][0] * row["size"][1]
 
-    found = {name: _over(rows, lambda row, name=name: row[name]) for name in ("moved", "rows")}
-    for k, name in enumerate(("small", "middle", "large")):
+    found: dict = {name: _over(rows, lambda row, name=name: row[name]) for name in ("moved", "rows")}
+    for k, name in enumerate(SIZES):
         found[name] = _over(rows, lambda row, k=k: table_1_of(row["sizes"])[k], size)
+    if found["rows"]["mean"] < 1:
+        found["in_moved_rows"] = {
+            name: _over(rows, lambda row, k=k: table_1_of(row["sizes"], row["rows"])[k], size)
+            for k, name in enumerate(SIZES)
+        }
     return found
 
 
@@ -120,10 +136,11 @@ def _gain(rows: Sequence[dict], change: str, way: str) -> dict:
 def movement_table(points: Sequence[Point]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows of how far each kind moved, as text; the paper's Table 1 for our model."""
     head = ("matrix", "moved (%) [95 %]", f"up to {SMALL:g} (%)", "between (%)", f"above {LARGE:g} (%)")
-    rows = [
-        (kind, _text(found["moved"], 100, 2), *(_text(found[name], 100, 1) for name in ("small", "middle", "large")))
-        for kind, found in summarise(points)["kinds"].items()
-    ]
+    rows = []
+    for kind, found in summarise(points)["kinds"].items():
+        rows.append((kind, _text(found["moved"], 100, 2), *(_text(found[name], 100, 1) for name in SIZES)))
+        if among := found.get("in_moved_rows"):
+            rows.append((f"{kind}, {MOVED_ROWS}", "", *(_text(among[name], 100, 1) for name in SIZES)))
     return head, rows
 
 

@@ -6,7 +6,7 @@ import torch
 from tangents import projected, tangent
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from mpo_tutorial.experiments import forms, movement, statistics
+from mpo_tutorial.experiments import forms, movement, records, statistics
 from mpo_tutorial.experiments.compress import save_compressed
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.finetune import prepare, run
@@ -61,6 +61,17 @@ def test_what_is_recorded_of_a_matrix_is_what_full_fine_tuning_did(tiny_movement
         np.testing.assert_allclose(row["spectrum"], shares, atol=1e-5)
     assert found["bert.embeddings.word_embeddings"]["rows"] < 0.01
     assert "shares" not in found["bert.embeddings.word_embeddings"]
+
+
+def test_rows_that_no_sentence_has_are_told_from_those_that_moved(tiny_movement, weights):
+    before, after = (of["bert.embeddings.word_embeddings.weight"] for of in weights)
+    update = np.abs(after - before)
+    update = update[update.any(axis=1)]
+    expected = ((update <= 1e-4).mean(), ((update > 1e-4) & (update <= 1e-3)).mean(), (update > 1e-3).mean())
+    found = summarise(tiny_movement[1:])["kinds"]
+    shares = [found["word embedding"]["in_moved_rows"][size]["mean"] for size in ("small", "middle", "large")]
+    assert shares == pytest.approx(expected, abs=0.03)  # of a few rows in 30,000, with five digits
+    assert [kind for kind in found if "in_moved_rows" in found[kind]] == ["word embedding"]
 
 
 def test_the_update_in_reach_is_what_the_cores_can_move(tiny_movement, weights):
@@ -206,15 +217,19 @@ def test_sizes_are_summed_as_in_table_1():
     for change, share in ((0, 0.1), (1e-4, 0.2), (1.1e-4, 0.3), (1e-3, 0.15), (1.1e-3, 0.05), (5, 0.2)):
         sizes[sum(change > edge for edge in EDGES)] += share
     assert table_1_of(sizes) == pytest.approx((0.3, 0.45, 0.25))
+    assert table_1_of(sizes, rows=0.9) == pytest.approx(
+        (0.2 / 0.9, 0.5, 0.25 / 0.9)
+    )  # the first tenth is of rows that stayed
 
 
 def test_the_tables_have_a_row_for_each_kind_and_way(tiny_movement):
     record = summarise(tiny_movement)
     head, rows = movement_table(tiny_movement)
-    assert [row[0] for row in rows] == [*record["kinds"]]
+    assert [row[0] for row in rows if "moved" not in row[0]] == [*record["kinds"]]
     moved = record["kinds"]["query"]["moved"]
     low, high = moved["interval"]
-    assert rows[1][:2] == ("query", f"{100 * moved['mean']:.2f} [{100 * low:.2f}, {100 * high:.2f}]")
+    assert rows[1][0] == "word embedding, rows that moved"
+    assert rows[2][:2] == ("query", f"{100 * moved['mean']:.2f} [{100 * low:.2f}, {100 * high:.2f}]")
     assert {len(row) for row in rows} == {len(head)}
     head, rows = reach_table(tiny_movement[:1])
     assert [row[0] for row in rows] == [*record["reach"][UPDATE]]
@@ -246,3 +261,20 @@ def test_what_is_no_account_of_matrices_is_named(tiny_movement, change):
     forms.require(result, "it", movement.form({}), "")
     with pytest.raises(ValueError, match="it must have what became of each matrix at matrices"):
         forms.require({**result, "matrices": change}, "it", movement.form({}), "")
+
+
+def test_the_shipped_record_is_of_full_fine_tuning_at_its_chosen_rate():
+    points, light = records.shipped_points("movement"), records.shipped_points("light")
+    assert [point["setting"]["config"]["seed"] for point in points] == [*range(movement.SEEDS)]
+    chosen = {
+        p["setting"]["config"]["learning_rate"]
+        for p in light
+        if p["setting"]["variant"] == "full" and p["stage"] != "tuning"
+    }
+    assert {point["setting"]["config"]["learning_rate"] for point in points} == chosen
+    for point in points:
+        assert (point["study"], point["version"]) == ("movement", movement.VERSION)
+        assert point["setting"]["legs"] == movement.LEGS
+        assert point["setting"]["orders"] == [*ORDERS]
+        assert point["setting"]["config"]["pooling"] == "mean"
+        assert len(point["result"]["matrices"]) == 37
