@@ -327,6 +327,35 @@ def cuts(
     console.print(f"Record: {out / study.RECORD}")
 
 
+@app.command()
+def movement(
+    model: Model = RunConfig.model,
+    task: Task = RunConfig.task,
+    train_size: TrainSize = RunConfig.train_size,
+    epochs: Epochs = RunConfig.epochs,
+    learning_rate: LearningRate = RunConfig.learning_rate,
+    device: Device = RunConfig.device,
+    seeds: Annotated[
+        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Full runs whose matrices are watched.")
+    ] = 5,
+    out: Out = Path("runs/movement"),
+    resume: Resume = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+):
+    """How far full fine-tuning moves a model, and what of that light fine-tuning has in reach (an hour on two cores)."""
+    if seeds < 1:
+        raise ValueError(f"seeds is an integer of at least 1, got {seeds}")
+    config = _config({**locals(), "method": "full"})
+    from mpo_tutorial.experiments import movement, movement_results, study
+
+    options = {"resume": resume, "workers": workers, "scheduler": scheduler}
+    points = study.run(movement.study(config, seeds), out, **options, show=console.print)
+    _print_table(*movement_results.movement_table(points))
+    _print_table(*movement_results.reach_table(points))
+    console.print(f"Record: {out / study.RECORD}")
+
+
 def _moved(old: str, new: str) -> None:
     """A command that was renamed: it says so, whatever it is given."""
 

@@ -173,6 +173,19 @@ def tiny_cuts(tiny_light_runs, tmp_path_factory) -> list[dict]:
     return study.run(made, tmp_path_factory.mktemp("cuts"), progress=False)
 
 
+@pytest.fixture(scope="session")
+def tiny_movement(tiny_model, tiny_rows, tmp_path_factory) -> list[dict]:
+    """The points of how far full fine-tuning moves the tiny model, two seeds."""
+    from mpo_tutorial.experiments import movement, study
+    from mpo_tutorial.experiments.config import RunConfig
+
+    folder = tmp_path_factory.mktemp("movement")
+    pd.DataFrame(tiny_rows, columns=["text", "label"]).to_csv(folder / "films.csv", index=False)
+    config = RunConfig(tiny_model, str(folder / "films.csv"), "full", train_size=40, epochs=1, learning_rate=1e-3)
+    made = movement.study(config, 2, {"3 cores": 3, "in, out": "6.4.1 x 1.4.6, 6.4.1 x 2.3.10"})
+    return study.run(made, folder / "out", progress=False)
+
+
 @pytest.fixture
 def tiny_task(tmp_path, tiny_rows) -> str:
     """A CSV of 160 sentences."""

@@ -6,7 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mpo_tutorial.course import plots
+from mpo_tutorial.course import movement_figures, plots
+from mpo_tutorial.experiments.movement import RANKS, UPDATE, USUAL
+from mpo_tutorial.experiments.movement_results import LARGE, SMALL, table_1_of
 from mpo_tutorial.maths import states
 from mpo_tutorial.maths.entropy import Spectra, entropy
 from mpo_tutorial.maths.linalg import relative_error
@@ -174,6 +176,75 @@ class BondExplorer:
             plots.chain(left, mpo.shape, mpo.bonds)
             plots.matrix_image(middle, self.matrix - lost, limit, "What the chain keeps")
             plots.matrix_image(right, lost, limit, "What is lost")
+        return figure
+
+
+class MovementExplorer:
+    """How full fine-tuning moved a matrix of a model, on record: the mean over seeds.
+
+    Parameters
+    ----------
+    record : dict
+        As `movement_results.summarise` returns it.
+    """
+
+    def __init__(self, record: dict):
+        self._rows: dict[tuple[int | None, str], list[dict]] = {}
+        for row in record["matrices"]:
+            self._rows.setdefault((row["layer"], row["kind"]), []).append(row)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(sorted({layer for layer, _ in self._rows if layer is not None}))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of matrices, in the order in which the model has them."""
+        return tuple(dict.fromkeys(kind for _, kind in self._rows))
+
+    def rows(self, layer: int, kind: str) -> list[dict]:
+        """Of a matrix what each seed says; one that no layer owns is found with any."""
+        return self._rows.get((layer, kind)) or self._rows[None, kind]
+
+    def mean(self, layer: int, kind: str, what: str) -> np.ndarray:
+        """Over the seeds, of "moved", "rows", "sizes" or "spectrum"."""
+        return np.mean([row[what] for row in self.rows(layer, kind)], axis=0)
+
+    def in_reach(self, layer: int, kind: str) -> tuple[float, float, float] | None:
+        """Of the update the share in reach of trained cores, the share of dimensions, and that of a matrix of low rank."""
+        rows = self.rows(layer, kind)
+        if "gains" not in rows[0]:
+            return None
+        dimension = rows[0]["dimension"]
+        share = dimension * float(np.mean([row["gains"][UPDATE][USUAL] for row in rows]))
+        return share, dimension, float(np.mean([row["low_rank"][UPDATE] for row in rows]))
+
+    def in_words(self, layer: int, kind: str) -> str:
+        first, *_ = rows = self.rows(layer, kind)
+        norm, touched = (100 * self.mean(layer, kind, what) for what in ("moved", "rows"))
+        small, middle, large = (100 * share for share in table_1_of(self.mean(layer, kind, "sizes")))
+        said = (
+            f"{first['name']}, {' x '.join(map(str, first['size']))}, mean of {len(rows)} seeds: full fine-tuning moved it by "
+            f"{norm:.2f} % of its norm. {small:.0f} % of its numbers changed by at most {SMALL:g}, {middle:.0f} % by at most "
+            f"{LARGE:g}, {large:.0f} % by more."
+        )
+        if touched < 100:
+            in_moved = 100 * table_1_of(self.mean(layer, kind, "sizes"), touched / 100)[0]
+            said += f" {100 - touched:.0f} % of its rows did not change at all; of the numbers in the others "
+            said += f"{in_moved:.0f} % changed by at most {SMALL:g}."
+        if found := self.in_reach(layer, kind):
+            share, dimension, low_rank = (100 * value for value in found)
+            said += (
+                f" Trained cores have {share:.1f} % of the update in reach, with {dimension:.1f} % of the dimensions; the best "
+                f"matrix of low rank with as many holds {low_rank:.0f} %."
+            )
+        return said
+
+    def figure(self, layer: int, kind: str) -> Figure:
+        with plots.styled(2, (12, 4.8)) as (figure, (left, right)):
+            movement_figures.sizes_of_changes(left, self.mean(layer, kind, "sizes"))
+            found = self.in_reach(layer, kind)
+            movement_figures.update_by_rank(right, RANKS, self.mean(layer, kind, "spectrum"), found and found[0])
         return figure
 
 

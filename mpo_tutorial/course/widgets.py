@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from mpo_tutorial.course import plots
-from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, RankExplorer
+from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, MovementExplorer, RankExplorer
 from mpo_tutorial.course.model_explorers import DepthExplorer, LedgerExplorer, ModelMap, TradeoffExplorer
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.cut_results import summarise
@@ -107,6 +107,15 @@ def depth_explorer(explorer: DepthExplorer) -> "Widget":
         options=explorer.ratios, value=explorer.ratios[-1], description="ratio", continuous_update=False
     )
     return ipywidgets.VBox([part, ratio, _following([part, ratio], explorer)[0]])
+
+
+def movement_explorer(explorer: MovementExplorer) -> "Widget":
+    """Dropdowns for layer and matrix; how far full fine-tuning moved it follows, from the record."""
+    import ipywidgets
+
+    layer = ipywidgets.Dropdown(options=explorer.layers, description="layer")
+    kind = ipywidgets.Dropdown(options=explorer.kinds, description="matrix")
+    return ipywidgets.VBox([layer, kind, _following([layer, kind], explorer)[0]])
 
 
 def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from mpo_tutorial.experiments import bench, compare, cuts, forms, records
+from mpo_tutorial.experiments import bench, compare, cuts, forms, movement, records
 
 FULL_DISK = """
 import resource, signal, sys
@@ -117,9 +117,9 @@ def test_what_was_measured_on_a_split_is_whole(tmp_path, part):
             records.read_run(tmp_path / "record.json", "", {"test": forms.MEASURED})
 
 
-@pytest.mark.parametrize("name", ["compare", "cuts", "bench"])
+@pytest.mark.parametrize("name", ["compare", "cuts", "bench", "movement"])
 def test_the_shipped_points_have_the_forms_of_their_studies_and_no_less(name):
-    form = {"compare": compare.form, "cuts": cuts.form, "bench": bench.form}[name]
+    form = {"compare": compare.form, "cuts": cuts.form, "bench": bench.form, "movement": movement.form}[name]
     for point in records.shipped_points(name):
         expected = form(point["setting"])
         forms.require(point, "it", {**forms.POINT, "result": expected}, "")

@@ -251,6 +251,7 @@ def test_what_stops_the_last_run_is_refused_before_the_first(mpo_tutorial_comman
     assert made.returncode == 0, made.stderr
     for options, message in (
         (["compare", "--model", "small"], "full fine-tuning is for the dense model"),
+        (["movement", "--model", "small"], "full fine-tuning is for the dense model"),
         (["cuts", "--model", "small", "--train-size", 96], "word_embeddings is an MPO already"),
         (["cuts", "--model", tiny_model], "give a smaller --train-size"),
     ):
@@ -327,6 +328,20 @@ def test_cuts_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_ta
     assert [(p["setting"], p["result"]) for p in again] == [(p["setting"], p["result"]) for p in points]
     assert "seeds is an integer of at least 1, got 0" in refusal(
         mpo_tutorial_command("cuts", "--seeds", 0, cwd=tmp_path)
+    )
+
+
+def test_movement_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
+    options = ["--model", tiny_model, "--task", tiny_task, "--train-size", 40, "--epochs", 1, "--device", "cpu"]
+    done = mpo_tutorial_command("movement", *options, "--seeds", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (point,) = read_points(tmp_path / "runs/movement/record.jsonl")
+    assert point["setting"]["config"]["method"] == "full"
+    moved = point["result"]["matrices"]["bert.embeddings.word_embeddings"]["moved"]
+    assert re.search(rf"word embedding +{100 * moved:.2f} ", done.stdout)
+    assert re.search(r"order by norms +\d", done.stdout)
+    assert "seeds is an integer of at least 1, got 0" in refusal(
+        mpo_tutorial_command("movement", "--seeds", 0, cwd=tmp_path)
     )
 
 
