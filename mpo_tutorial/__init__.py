@@ -11,10 +11,12 @@ from wrapt import patch_function_wrapper, when_imported
 from mpo_tutorial.moved import MOVED
 
 if TYPE_CHECKING:
+    from mpo_tutorial.course import comparisons as comparisons
     from mpo_tutorial.course import exercises as exercises
     from mpo_tutorial.course import explorers as explorers
     from mpo_tutorial.course import figures as figures
     from mpo_tutorial.course import model_explorers as model_explorers
+    from mpo_tutorial.course import movement_figures as movement_figures
     from mpo_tutorial.course import plots as plots
     from mpo_tutorial.course import tables as tables
     from mpo_tutorial.course import widgets as widgets
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from mpo_tutorial.doctor import examine as examine
     from mpo_tutorial.experiments import compare as compare
     from mpo_tutorial.experiments import cut_results as cut_results
+    from mpo_tutorial.experiments import light as light
+    from mpo_tutorial.experiments import movement_results as movement_results
     from mpo_tutorial.experiments import statistics as statistics
     from mpo_tutorial.experiments.config import RunConfig as RunConfig
     from mpo_tutorial.experiments.finetune import evaluate as evaluate
@@ -57,8 +61,18 @@ if TYPE_CHECKING:
     from mpo_tutorial.models.truncation import truncate as truncate
 
 _MODULES = {  # by the room that they are in
-    "course": ("exercises", "explorers", "figures", "model_explorers", "plots", "tables", "widgets"),
-    "experiments": ("compare", "cut_results", "statistics"),
+    "course": (
+        "comparisons",
+        "exercises",
+        "explorers",
+        "figures",
+        "model_explorers",
+        "movement_figures",
+        "plots",
+        "tables",
+        "widgets",
+    ),
+    "experiments": ("compare", "cut_results", "light", "movement_results", "statistics"),
     "maths": ("states",),
     "models": ("activations", "families"),
 }

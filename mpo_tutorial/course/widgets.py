@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from mpo_tutorial.course import plots
+from mpo_tutorial.course.comparisons import RateExplorer
 from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, MovementExplorer, RankExplorer
 from mpo_tutorial.course.model_explorers import DepthExplorer, LedgerExplorer, ModelMap, TradeoffExplorer
 from mpo_tutorial.experiments import records
@@ -116,6 +117,17 @@ def movement_explorer(explorer: MovementExplorer) -> "Widget":
     layer = ipywidgets.Dropdown(options=explorer.layers, description="layer")
     kind = ipywidgets.Dropdown(options=explorer.kinds, description="matrix")
     return ipywidgets.VBox([layer, kind, _following([layer, kind], explorer)[0]])
+
+
+def rate_explorer(explorer: RateExplorer) -> "Widget":
+    """A dropdown for the variant and a slider over the rates; what that makes of it follows, from the record."""
+    import ipywidgets
+
+    name = ipywidgets.Dropdown(options=explorer.names, description="cores")
+    rate = ipywidgets.SelectionSlider(
+        options=[(f"{rate:g}", rate) for rate in explorer.rates], description="rate", continuous_update=False
+    )
+    return ipywidgets.VBox([name, rate, _following([name, rate], explorer)[0]])
 
 
 def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":

@@ -1,12 +1,9 @@
 """Chapter 06: what happens if we simply truncate?"""
 
-from functools import cache
-
 import numpy as np
 
 from mpo_tutorial.course.exercises import Exercise
 from mpo_tutorial.maths.shapes import balanced_shape
-from mpo_tutorial.models.families import PAPERS_MODELS
 from mpo_tutorial.models.truncation import bonds_of_ratio
 
 RATIO = 0.4
@@ -43,18 +40,6 @@ def _cases() -> list[tuple[np.ndarray, np.ndarray, int]]:
     return [
         (rng.standard_normal((5, k)), (1 + rng.standard_normal((40, 5))) * uneven, rank) for k, rank in ((4, 2), (7, 1))
     ]
-
-
-@cache
-def _shares() -> tuple[float, float, float]:
-    """In per cent: auxiliary numbers over all, a mean over models; the same over pooled numbers; all but central ones."""
-    from mpo_tutorial.models.look import look_at
-
-    views = [look_at(name) for name in PAPERS_MODELS]
-    auxiliary = np.mean([view.auxiliary / view.dense for view in views])
-    everything = np.mean([view.everything / view.dense for view in views])
-    pooled = sum(view.auxiliary for view in views) / sum(view.dense for view in views)
-    return float(100 * auxiliary), float(100 * pooled), float(100 * everything)
 
 
 EXERCISES = (
@@ -132,29 +117,5 @@ EXERCISES = (
             ),
         ],
         trials=_cases(),
-    ),
-    Exercise(
-        question="by how many per cent auxiliary cores alone reduce what is trained, a mean over the four models",
-        answer=lambda: 100 - _shares()[0],
-        solution=(
-            "from mpo_tutorial.models.look import look_at\n"
-            f"views = [look_at(name) for name in {PAPERS_MODELS}]\n"
-            "100 * np.mean([1 - view.auxiliary / view.dense for view in views])"
-        ),
-        hint='explorer.views("the paper\'s") holds the four; each has .auxiliary and .dense.',
-        mistakes=[
-            (lambda: _shares()[0], "That is the share that is trained. How much fewer is that than all?"),
-            (
-                lambda: round(_shares()[0], 1),
-                "That is the share that is trained, rounded. How much fewer is that than all?",
-            ),
-            (lambda: 91.0, "That is what was promised. Compute it."),
-            (lambda: 100 - _shares()[1], "That pools the four models. Take the mean of four percentages."),
-            (lambda: 1 - _shares()[0] / 100, "As a share that is right. The question is in per cent: times 100."),
-            (
-                lambda: 100 - _shares()[2],
-                "That is with everything but the central cores trained, as the paper counts in its tables. Auxiliary cores alone.",
-            ),
-        ],
     ),
 )
