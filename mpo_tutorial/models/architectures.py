@@ -53,11 +53,8 @@ class MPOModel:
         super().__init__(config, *inputs, **kwargs)
         layers = {}
         for module, shape, bonds in _described(self, config):
-            mpo = MPO.random(shape, bonds, config.initializer_range)
-            if isinstance(module, nn.Embedding):
-                layers[module] = MPOEmbedding(mpo, module.padding_idx)
-            else:
-                layers[module] = MPOLinear(mpo, module.bias)
+            kind = MPOEmbedding if isinstance(module, nn.Embedding) else MPOLinear
+            layers[module] = kind.in_place_of(module, MPO.random(shape, bonds, config.initializer_range))
             layers[module].to(module.weight.dtype)
         put_layers(self, layers)
 
