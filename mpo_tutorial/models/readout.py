@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # By family, transformers' own way first. The heads of RoBERTa and DistilBERT have a layer of their own on the first token.
 POOLINGS = {
@@ -62,8 +62,12 @@ def own_pooling(path: str) -> str | None:
 def pooling_of(model: "PreTrainedModel") -> str | None:
     """How a model in memory is read; None for a family whose head is transformers' own affair."""
     own, *_ = POOLINGS.get(family_of(model.config.model_type), (None,))
-    ours = model.config.model_type.startswith(FAMILY)
-    return (getattr(model.config, "pooling", None) if ours else None) or own
+    return said_pooling(model.config) or own
+
+
+def said_pooling(config: "PreTrainedConfig") -> str | None:
+    """What a config of our own says; in others the word, if it is there, is someone else's."""
+    return getattr(config, "pooling", None) if type(config).model_type.startswith(FAMILY) else None
 
 
 def family_of(model_type: str) -> str:
