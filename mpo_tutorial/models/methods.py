@@ -102,6 +102,8 @@ def _random(model: "PreTrainedModel", way: Way, kind: str) -> None:
 
     Longer chains have a few more, to no effect: what they reach is the same.
     """
+    from torch import nn
+
     from mpo_tutorial.maths.mpo import MPO
     from mpo_tutorial.maths.shapes import usual_shape
     from mpo_tutorial.models.controls import add_updates
@@ -111,10 +113,12 @@ def _random(model: "PreTrainedModel", way: Way, kind: str) -> None:
     _require_dense(model)
     if way.rest == "all":
         raise ValueError(f"rest is one of head, norms for random numbers of the matrices, got {way.rest!r}")
-    if "embedding" in (way.matrices or ""):
-        raise ValueError(f"random numbers are those of linear layers, got the matrices {way.matrices!r}")
     sizes = {}
     for name, module in dense_matrices(model, way.matrices or USUAL):
+        if not isinstance(module, nn.Linear):
+            raise ValueError(
+                f"random numbers are those of linear layers, among the matrices {way.matrices!r} is {name}"
+            )
         mpo = MPO.from_blocks(module.weight.T, usual_shape(*module.weight.T.shape, way.n_cores))
         sizes[name] = sum(core.numel() for core in mpo.auxiliary)
     train_head(model)
