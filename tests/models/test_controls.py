@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from mpo_tutorial.experiments.checkpoint import load_task_file, save_task
 from mpo_tutorial.experiments.config import RunConfig
@@ -121,9 +121,8 @@ def test_what_the_controls_do_not_do_is_refused(make):
         ):
             METHODS[kind].apply(make(), Way(5, rest="all"))
         for matrices in ("attention, embedding", "all"):
-            with pytest.raises(
-                ValueError, match=f"random numbers are those of linear layers, got the matrices '{matrices}'"
-            ):
+            message = f"those of linear layers, among the matrices '{matrices}' is bert.embeddings.word_embeddings"
+            with pytest.raises(ValueError, match=message):
                 METHODS[kind].apply(make(), Way(5, matrices=matrices))
 
 
@@ -133,7 +132,7 @@ def test_a_folder_of_weights_and_updates_apart_is_refused(tiny_model, tmp_path, 
     METHODS["mask"].apply(model, Way(5))
     for saved in (model, tokenizer):
         saved.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"attention\.output\.dense"):
+    with pytest.raises(ValueError, match=r"tensors (have no place|are missing or of another shape)"):
         load(str(tmp_path))
 
 

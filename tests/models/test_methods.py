@@ -227,7 +227,7 @@ def test_legs_are_those_that_are_asked_for_and_the_others_usual(make):
         ("24 x 24", "with commas between several, got '24 x 24'"),
         ("4.6 y 4.6", "with commas between several, got '4.6 y 4.6'"),
         ("4.-6 x 4.6", "with commas between several, got '4.-6 x 4.6'"),
-        ("4.6 x 4.3.2", "in and out legs"),
+        ("4.6 x 4.3.2", "equally many in legs and out legs"),
         ("0.4 x 2.2", r"a leg is a positive integer, got 0 in"),
         ("4.6 x 6.4, 2.3.4 x 3.2.4", "matrices of one size have one shape, got several for 24 x 24"),
     ],
