@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from mpo_tutorial.maths.shapes import MOST_CORES, N_CORES
-from mpo_tutorial.models.methods import BLOCKS, GAUGES, METHODS, RESTS, Way
+from mpo_tutorial.models.methods import METHODS
 from mpo_tutorial.models.readout import own_pooling
 from mpo_tutorial.models.sources import model_path
+from mpo_tutorial.models.ways import BLOCKS, GAUGES, RESTS, Way
 
 if TYPE_CHECKING:
     from mpo_tutorial.experiments.tasks import Task

@@ -21,6 +21,7 @@ from mpo_tutorial.experiments.statistics import measure
 from mpo_tutorial.experiments.tasks import Task, load_task, tokenise
 from mpo_tutorial.experiments.training import train
 from mpo_tutorial.maths.shapes import N_CORES
+from mpo_tutorial.models import controls
 from mpo_tutorial.models.convert import count, is_decomposed
 from mpo_tutorial.models.layers import cached, mpo_layers
 from mpo_tutorial.models.ledger import Ledger
@@ -83,6 +84,7 @@ def _how(model: "PreTrainedModel", config: RunConfig) -> str:
         words += [f"legs {config.legs}"] if config.legs else []
     if getattr(model.config, "pooling", None):
         words.append(f"pooling {model.config.pooling}")
+    words += [f"{config.method} of the seed {config.seed}"] if config.method in controls.KINDS else []
     return ", ".join(words)
 
 

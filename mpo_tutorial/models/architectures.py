@@ -29,6 +29,7 @@ from mpo_tutorial.models.readout import (
     pooling_of,
     prepare_reading,
     require_pooling,
+    said_pooling,
 )
 
 HEADS = (
@@ -53,11 +54,8 @@ class MPOModel:
         super().__init__(config, *inputs, **kwargs)
         layers = {}
         for module, shape, bonds in _described(self, config):
-            mpo = MPO.random(shape, bonds, config.initializer_range)
-            if isinstance(module, nn.Embedding):
-                layers[module] = MPOEmbedding(mpo, module.padding_idx)
-            else:
-                layers[module] = MPOLinear(mpo, module.bias)
+            kind = MPOEmbedding if isinstance(module, nn.Embedding) else MPOLinear
+            layers[module] = kind.in_place_of(module, MPO.random(shape, bonds, config.initializer_range))
             layers[module].to(module.weight.dtype)
         put_layers(self, layers)
 
@@ -195,9 +193,10 @@ def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module], pooli
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layers[old])
     old, new = model.config, copy.deepcopy(model.config)  # the caller's own may serve other models
-    if pooling is not None:
+    pooling = pooling or said_pooling(old)
+    if pooling or hasattr(new, "pooling"):
         new.pooling = pooling
-    mpo = any(isinstance(module, MPOLayer) for module in model.modules()) or bool(getattr(new, "pooling", None))
+    mpo = any(isinstance(module, MPOLayer) for module in model.modules()) or bool(pooling)
     new.__class__ = _class_of(new, mpo)
     for module in model.modules():
         if getattr(module, "config", None) is old:
@@ -212,7 +211,7 @@ def put_layers(model: PreTrainedModel, layers: dict[nn.Module, nn.Module], pooli
     elif hasattr(model.config, "mpo"):
         del model.config.mpo
         model.config.__dict__.pop("mpo_sha256", None)
-    if getattr(new, "pooling", None):
+    if pooling:
         prepare_reading(model)
     _forget_ties(model)
 

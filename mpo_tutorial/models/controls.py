@@ -37,9 +37,11 @@ class RandomUpdate(nn.Module):
             self.register_buffer("places", order[:size].to(weight.device), persistent=False)
             self.register_buffer("signs", None, persistent=False)
         else:
+            places = order % size
             signs = torch.randint(0, 2, (n,), generator=generator).to(weight.dtype) * 2 - 1
-            self.register_buffer("places", (order % size).to(weight.device, torch.int32), persistent=False)
-            self.register_buffer("signs", (signs * (size / n) ** 0.5).to(weight.device), persistent=False)
+            lengths = places.bincount().to(weight.dtype).sqrt()
+            self.register_buffer("places", places.to(weight.device, torch.int32), persistent=False)
+            self.register_buffer("signs", (signs / lengths[places]).to(weight.device), persistent=False)
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.signs is None:
@@ -48,7 +50,10 @@ class RandomUpdate(nn.Module):
 
 
 def add_updates(model: "PreTrainedModel", sizes: dict[str, int], kind: str, seed: int) -> None:
-    """Give linear layers, by name, a `RandomUpdate` of some size each, and freeze their weights."""
+    """Give linear layers, by name, a `RandomUpdate` of some size each, and freeze their weights.
+
+    A task file keeps what was trained of it. Saved in a folder it would hold weights and updates apart, which `load` refuses.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, size in sizes.items():
         layer = model.get_submodule(name)

@@ -15,7 +15,7 @@ from mpo_tutorial.models.families import USUAL, dense_matrices
 from mpo_tutorial.models.layers import MPOEmbedding, MPOLinear, mpo_layers
 from mpo_tutorial.models.ledger import Ledger, Row
 from mpo_tutorial.models.loading import as_value_error
-from mpo_tutorial.models.methods import BLOCKS, GAUGES, RESTS
+from mpo_tutorial.models.ways import BLOCKS, GAUGES, RESTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -61,7 +61,7 @@ def decompose(
         raise ValueError(
             f"in the gauge amb nothing is decomposed that could be cut, got a bond of {max_bond}; take centred"
         )
-    given = {(shape.in_size, shape.out_size): shape for shape in shapes_of(legs)} if legs else {}
+    given = {(shape.in_size, shape.out_size): shape for shape in shapes_of(legs)} if legs is not None else {}
     unused = set(given)
     layers, rows = {}, []
     for name, module in dense_matrices(model, matrices):
@@ -71,19 +71,16 @@ def decompose(
         size = tuple(matrix.shape)
         unused.discard(size)
         shape = given.get(size) or usual_shape(*size, n_cores)
-        if matrix.is_meta:
+        if gauge == "amb":
+            mpo = MPO.from_blocks(matrix, shape)
+        elif matrix.is_meta:
             with matrix.device:
-                layer = kind.random(shape, max_bond)
-            error = None
+                mpo = MPO.random(shape, max_bond)
         else:
-            layer = kind.from_dense(module, shape, max_bond)
-            if gauge == "tt-svd":
-                layer.set_mpo(layer.mpo.canonize(shape.n_cores - 1))
-            elif gauge == "amb":
-                layer.set_mpo(MPO.from_blocks(matrix, shape))
-            error = relative_error(layer.mpo.to_matrix(), matrix.detach())
-        layers[module] = layer
-        rows.append(Row.of(name, layer, error))
+            mpo = MPO.from_matrix(matrix, shape, max_bond)
+            mpo = mpo if gauge == "centred" else mpo.canonize(shape.n_cores - 1)
+        layers[module] = layer = kind.in_place_of(module, mpo)
+        rows.append(Row.of(name, layer, None if matrix.is_meta else relative_error(mpo.to_matrix(), matrix.detach())))
     if unused:
         sizes = sorted(
             {tuple(module.weight.shape[:: 1 if isinstance(module, nn.Embedding) else -1]) for module in layers}
@@ -104,7 +101,7 @@ def shapes_of(text: str) -> tuple[Shape, ...]:
     Raises
     ------
     ValueError
-        If a part of the text is none, or the sides have not equally many legs.
+        If a part of the text is none, the sides have not equally many legs, or two shapes are for matrices of one size.
     """
     found = []
     for part in text.split(","):
@@ -114,6 +111,9 @@ def shapes_of(text: str) -> tuple[Shape, ...]:
                 f"legs are written as in 3.4.4.4.2 x 4.4.6.4.4, with commas between several, got {part.strip()!r}"
             )
         found.append(Shape(*(tuple(map(int, side.split("."))) for side in match.groups())))
+    sizes = [(shape.in_size, shape.out_size) for shape in found]
+    if twice := {size for size in sizes if sizes.count(size) > 1}:
+        raise ValueError(f"matrices of one size have one shape, got several for {_sizes(twice)}")
     return tuple(found)
 
 
@@ -133,8 +133,9 @@ def is_decomposed(model: "PreTrainedModel", n_cores: int | None, matrices: str |
 
 
 def decompress(model: "PreTrainedModel") -> "PreTrainedModel":
-    """A copy of a compressed model with dense matrices, of transformers' own class: it needs this package no more.
+    """A copy of a compressed model with dense matrices, read as before.
 
+    It is of transformers' own class and needs this package no more, unless it is read in a way that transformers has not.
     This is the way to export: `torch.export`, ONNX and `torch.jit.trace` take what comes out, and of compressed models only
     those whose embedding is no MPO, because its lookup does different work for different ids.
 
@@ -197,12 +198,13 @@ def freeze(model: "PreTrainedModel", rest: str = "head", blocks: str = "both") -
     if blocks not in BLOCKS:
         raise ValueError(f"blocks is one of {', '.join(BLOCKS)}, got {blocks!r}")
     train_head(model)
+    anew = set(model.base_model.pooler.modules()) if getattr(model, "new_pooler", False) else set()
     if rest == "norms":
         for parameter in (*biases(model), *norms(model)):
             parameter.requires_grad_(True)
     elif rest == "all":
         model.requires_grad_(True)
-    for layer in layers:
+    for layer in (layer for layer in layers if layer not in anew):
         centre = len(layer.cores) // 2
         for k, core in enumerate(layer.cores):
             core.requires_grad_(k < centre if blocks == "left" else k > centre if blocks == "right" else k != centre)

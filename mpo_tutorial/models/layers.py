@@ -101,7 +101,12 @@ class MPOLinear(MPOLayer):
         cls, linear: nn.Linear, shape: Shape, max_bond: int | None = None, cutoff: float | None = None
     ) -> "MPOLinear":
         """Decompose a dense layer. Parameters and errors as in `MPO.from_matrix`."""
-        return cls(MPO.from_matrix(linear.weight.T, shape, max_bond, cutoff), linear.bias)
+        return cls.in_place_of(linear, MPO.from_matrix(linear.weight.T, shape, max_bond, cutoff))
+
+    @classmethod
+    def in_place_of(cls, linear: nn.Linear, mpo: MPO) -> "MPOLinear":
+        """A layer with another matrix and a dense layer's bias."""
+        return cls(mpo, linear.bias)
 
     @classmethod
     def random(cls, shape: Shape, max_bond: int | None = None, bias: bool = True) -> "MPOLinear":
@@ -161,11 +166,16 @@ class MPOEmbedding(MPOLayer):
     def from_dense(
         cls, embedding: nn.Embedding, shape: Shape, max_bond: int | None = None, cutoff: float | None = None
     ) -> "MPOEmbedding":
-        """Decompose a table. Parameters and errors as in `MPO.from_matrix`; max_norm and its like are refused."""
+        """Decompose a table. Parameters and errors as in `MPO.from_matrix`; errors of `in_place_of` as well."""
+        return cls.in_place_of(embedding, MPO.from_matrix(embedding.weight, shape, max_bond, cutoff))
+
+    @classmethod
+    def in_place_of(cls, embedding: nn.Embedding, mpo: MPO) -> "MPOEmbedding":
+        """A layer with another table and a dense table's padding row; max_norm and its like are refused by a ValueError."""
         for option in ("max_norm", "scale_grad_by_freq", "sparse"):
             if getattr(embedding, option):
                 raise ValueError(f"an MPOEmbedding has no {option}, the given nn.Embedding sets it")
-        return cls(MPO.from_matrix(embedding.weight, shape, max_bond, cutoff), embedding.padding_idx)
+        return cls(mpo, embedding.padding_idx)
 
     @classmethod
     def random(cls, shape: Shape, max_bond: int | None = None, padding_idx: int | None = None) -> "MPOEmbedding":
@@ -295,19 +305,24 @@ class Rebuilt:
                 self.matrices.append(torch.vmap(lambda *cores, padding=padding: contract(cores, padding))(*cores))
             self.layers.append(layers)
             for layer, matrix in zip(layers, self.matrices[-1].detach(), strict=True):
-                layer._cached_matrix = matrix.requires_grad_()
+                layer._cached_matrix = matrix.requires_grad_(self.matrices[-1].requires_grad)
 
     def backward(self) -> None:
         """Give the cores their gradients, and let the layers rebuild for themselves again."""
         pairs = []
         for layers, matrices in zip(self.layers, self.matrices, strict=True):
-            kept = [layer._cached_matrix for layer in layers]
-            for layer in layers:
-                layer._cached_matrix = None
             if matrices.requires_grad:
+                kept = [layer._cached_matrix for layer in layers]
                 pairs.append((matrices, torch.stack([torch.zeros_like(m) if m.grad is None else m.grad for m in kept])))
+        self.forget()
         if pairs:
             torch.autograd.backward(*zip(*pairs, strict=True))
+
+    def forget(self) -> None:
+        """Let the layers rebuild for themselves again, without gradients."""
+        for layers in self.layers:
+            for layer in layers:
+                layer._cached_matrix = None
 
 
 def matrix_parameters(model: nn.Module) -> set[int]:

@@ -88,7 +88,6 @@ def load(
         from mpo_tutorial.models.architectures import read_by
 
         read_by(model, pooling)
-        model.new_pooler = model.new_pooler and pooling == "pooler"
     # BERT's classifier takes no num_items_in_batch, though its signature says so; transformers 5.23 would then sum the
     # gradients of accumulated batches where it must average them.
     model.accepts_loss_kwargs = False

@@ -5,28 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mpo_tutorial.models.ways import Way
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from mpo_tutorial.models.ledger import Ledger
-
-GAUGES = ("centred", "tt-svd", "amb")
-RESTS = ("head", "norms", "all")
-BLOCKS = ("both", "left", "right")
-
-
-@dataclass(frozen=True)
-class Way:
-    """What a run asks of a method: the options that `RunConfig` has, as there; a method reads those that concern it."""
-
-    n_cores: int
-    max_bond: int | None = None
-    matrices: str | None = None
-    rest: str = "head"
-    gauge: str = "centred"
-    legs: str | None = None
-    blocks: str = "both"
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +43,10 @@ def _light(model: "PreTrainedModel", way: Way) -> "Ledger | None":
     from mpo_tutorial.models.truncation import truncate
 
     if is_decomposed(model, way.n_cores, way.matrices):
+        if way.legs is not None or way.gauge != Way.gauge:
+            raise ValueError(
+                f"{model.name_or_path or 'the model'} is compressed and keeps its legs and its gauge; leave --legs and --gauge out"
+            )
         if way.max_bond is not None:
             truncate(model, max_bond=way.max_bond)
         ledger = Ledger.of(model)
@@ -110,7 +98,12 @@ def _last(model: "PreTrainedModel", way: Way, layers: int) -> None:
 
 
 def _random(model: "PreTrainedModel", way: Way, kind: str) -> None:
-    """As many numbers of the same matrices as light fine-tuning trains, at random; the rest as there."""
+    """As many numbers of the same matrices as the two blocks of light fine-tuning in the gauge "amb" have; the rest as there.
+
+    Longer chains have a few more, to no effect: what they reach is the same.
+    """
+    from torch import nn
+
     from mpo_tutorial.maths.mpo import MPO
     from mpo_tutorial.maths.shapes import usual_shape
     from mpo_tutorial.models.controls import add_updates
@@ -120,10 +113,12 @@ def _random(model: "PreTrainedModel", way: Way, kind: str) -> None:
     _require_dense(model)
     if way.rest == "all":
         raise ValueError(f"rest is one of head, norms for random numbers of the matrices, got {way.rest!r}")
-    if "embedding" in (way.matrices or ""):
-        raise ValueError(f"random numbers are those of linear layers, got the matrices {way.matrices!r}")
     sizes = {}
     for name, module in dense_matrices(model, way.matrices or USUAL):
+        if not isinstance(module, nn.Linear):
+            raise ValueError(
+                f"random numbers are those of linear layers, among the matrices {way.matrices!r} is {name}"
+            )
         mpo = MPO.from_blocks(module.weight.T, usual_shape(*module.weight.T.shape, way.n_cores))
         sizes[name] = sum(core.numel() for core in mpo.auxiliary)
     train_head(model)

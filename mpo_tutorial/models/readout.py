@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 # By family, transformers' own way first. The heads of RoBERTa and DistilBERT have a layer of their own on the first token.
 POOLINGS = {
@@ -21,7 +21,7 @@ FAMILY = "mpo_"  # what the model_type of our classes begins with
 
 
 def own_pooling(path: str) -> str | None:
-    """How a model is read, by its own files: its config, sentence-transformers' 1_Pooling/config.json, its family.
+    """How a model is read, by its own files: its config if we saved it, sentence-transformers' 1_Pooling/config.json, its family.
 
     Parameters
     ----------
@@ -39,7 +39,11 @@ def own_pooling(path: str) -> str | None:
         If it was trained to be read in another way, or a file is no JSON object.
     """
     config = _json_of(path, "config.json")
-    if config.get("pooling"):
+    model_type = str(config.get("model_type"))
+    possible = POOLINGS.get(family_of(model_type))
+    if possible is None:
+        return None
+    if model_type.startswith(FAMILY) and config.get("pooling"):
         return config["pooling"]
     found = _json_of(path, "1_Pooling/config.json")
     on = [name for name, value in found.items() if name.startswith("pooling_mode") and value]
@@ -52,13 +56,18 @@ def own_pooling(path: str) -> str | None:
                 f"{path} was trained to be read by {', '.join(on)}, which is not known here; give --pooling mean or first"
             )
         return modes[on[0]]
-    return next(iter(POOLINGS.get(family_of(config.get("model_type", "")), ())), None)
+    return possible[0]
 
 
 def pooling_of(model: "PreTrainedModel") -> str | None:
     """How a model in memory is read; None for a family whose head is transformers' own affair."""
     own, *_ = POOLINGS.get(family_of(model.config.model_type), (None,))
-    return getattr(model.config, "pooling", None) or own
+    return said_pooling(model.config) or own
+
+
+def said_pooling(config: "PreTrainedConfig") -> str | None:
+    """What a config of our own says; in others the word, if it is there, is someone else's."""
+    return getattr(config, "pooling", None) if type(config).model_type.startswith(FAMILY) else None
 
 
 def family_of(model_type: str) -> str:
@@ -129,10 +138,21 @@ class Reading:
 
 
 def prepare_reading(model: "PreTrainedModel") -> None:
-    """Take a pooler away that is not read; tell an encoder whose head takes the first token where to put the mean."""
+    """Take a pooler away that is not read; tell an encoder whose head takes the first token where to put the mean.
+
+    Raises
+    ------
+    ValueError
+        If the config names a pooling that the family cannot have without a pooler.
+    """
+    pooling = model.config.pooling
+    require_pooling(model.config.model_type, pooling)
+    if pooling == "pooler":
+        raise ValueError("a config says pooling mean or first, or nothing where the pooler is read; got 'pooler'")
     encoder = model.base_model
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
+    model.new_pooler = False
     in_head = model is not encoder and type(model).__name__.endswith("ForSequenceClassification")
     encoder.read_in_place = in_head and "pooler" not in POOLINGS[family_of(model.config.model_type)]
 

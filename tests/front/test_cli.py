@@ -40,7 +40,10 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["demo", "--learning-rate", "fast"], "a number is needed, got 'fast'"),
         (["demo", "--train-size", "6029"], "rotten_tomatoes has 6028, got 6029"),
         (["demo", "--baseline", "none"], "baseline is one of record, live, got 'none'"),
-        (["finetune", "--method", "lora"], "method is one of light, full, got 'lora'"),
+        (
+            ["finetune", "--method", "lora"],
+            "method is one of light, full, head, bitfit, last-1, last-2, last-3, mask, subspace, got 'lora'",
+        ),
         (["finetune", "--out", "file/below"], "the output folder must be writable, file/below is not"),
         (["finetune", "--frobnicate"], "No such option: --frobnicate"),
         (["compress"], "compress takes one model, --report models or configs; got 0"),
@@ -242,7 +245,9 @@ def test_compress_reports_without_weights(mpo_tutorial_command, tmp_path):
 def test_report_prints_the_shipped_comparison(mpo_tutorial_command, tmp_path):
     done = mpo_tutorial_command("report", cwd=tmp_path)
     assert done.returncode == 0
-    assert "light fine-tuning" in done.stdout
+    assert {"light", "full", "head only"} <= {
+        line.split("|")[1].strip() for line in done.stdout.splitlines() if "|" in line
+    }
     assert "Intervals are Student's t over the seeds" in " ".join(done.stdout.split())
 
 
@@ -372,7 +377,7 @@ def test_the_real_demo_keeps_to_its_budget_of_memory(mpo_tutorial_command, tmp_p
     record = json.loads((tmp_path / "runs/demo/record.json").read_text())
     assert record["peak_memory_bytes"] < 1.5e9
     assert record["ledger"]["largest_error"] < 1e-5
-    assert record["light"]["parameters"]["trained"] <= 1_110_000
+    assert record["light"]["parameters"]["trained"] <= 1_120_000
     # Over chance by far more than the interval: no seed of the record came below 0.7.
     assert record["light"]["test"]["accuracy"] > 0.7
     assert [row["method"] for row in record["table"]] == ["light, this run", "light, 3 seeds", "full, 3 seeds"]

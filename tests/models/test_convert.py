@@ -31,7 +31,7 @@ def tiny(tiny_model):
 def test_ledger_of_the_embedded_model(minilm):
     dense, mpo, ledger, _ = minilm
     weights = [m.weight for name, m in dense.bert.named_modules() if isinstance(m, nn.Linear)]
-    assert len(ledger.rows) == len(weights) == 6 * 6 + 1
+    assert len(ledger.rows) == len(weights) == 6 * 6
     assert ledger.dense == sum(weight.numel() for weight in weights)
     assert ledger.central == ledger.dense  # at full bond and with these legs the central core is as large as the matrix
     assert ledger.auxiliary == sum(bond**2 for row in ledger.rows for bond in row.bonds)
@@ -44,7 +44,7 @@ def test_ledgers_table_adds_up(minilm):
     _, _, ledger, _ = minilm
     *lines, total = ledger.cells()
     assert sum(int(line[0]) for line in lines) == int(total[0]) == len(ledger.rows)
-    assert ("25", "3.4.4.4.2 x 2.4.4.4.3", "6.96.96.6") in [line[:3] for line in lines]
+    assert ("24", "3.4.4.4.2 x 2.4.4.4.3", "6.96.96.6") in [line[:3] for line in lines]
     assert total[5] == f"{ledger.auxiliary / 1e6:.2f} M"
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_compressed_or_frozen_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="the model has none; compress it first"):
         freeze(tiny)
     decompose(tiny)
-    with pytest.raises(ValueError, match="rest is one of head, all, got 'most'"):
+    with pytest.raises(ValueError, match="rest is one of head, norms, all, got 'most'"):
         freeze(tiny, "most")
     with pytest.raises(ValueError, match=r"query is an MPO already; truncate it"):
         decompose(tiny)
