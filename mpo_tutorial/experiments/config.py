@@ -94,7 +94,7 @@ class RunConfig:
     model: str = "minilm"
     task: str = "rotten_tomatoes"
     method: str = "light"
-    rest: str = "head"
+    rest: str = "norms"
     pooling: str | None = None
     matrices: str | None = None
     cores: int = N_CORES

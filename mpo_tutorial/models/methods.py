@@ -144,7 +144,7 @@ def _require_dense(model: "PreTrainedModel") -> None:
 
 
 METHODS = {
-    "light": Method("light fine-tuning", 3e-4, _light, size="max_bond"),
+    "light": Method("light fine-tuning", 4e-4, _light, size="max_bond"),
     "full": Method("full fine-tuning", 1.5e-4, _full),
     "head": Method("head only", 1e-2, _head),
     "bitfit": Method("BitFit", 1e-3, _bitfit),
