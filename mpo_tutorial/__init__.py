@@ -11,6 +11,8 @@ from wrapt import patch_function_wrapper, when_imported
 from mpo_tutorial.moved import MOVED
 
 if TYPE_CHECKING:
+    from mpo_tutorial.course import cut_explorers as cut_explorers
+    from mpo_tutorial.course import cut_figures as cut_figures
     from mpo_tutorial.course import exercises as exercises
     from mpo_tutorial.course import explorers as explorers
     from mpo_tutorial.course import figures as figures
@@ -57,7 +59,17 @@ if TYPE_CHECKING:
     from mpo_tutorial.models.truncation import truncate as truncate
 
 _MODULES = {  # by the room that they are in
-    "course": ("exercises", "explorers", "figures", "model_explorers", "plots", "tables", "widgets"),
+    "course": (
+        "cut_explorers",
+        "cut_figures",
+        "exercises",
+        "explorers",
+        "figures",
+        "model_explorers",
+        "plots",
+        "tables",
+        "widgets",
+    ),
     "experiments": ("compare", "cut_results", "statistics"),
     "maths": ("states",),
     "models": ("activations", "families"),

@@ -7,6 +7,7 @@ from statistics import mean
 from mpo_tutorial.experiments.statistics import over_seeds
 from mpo_tutorial.experiments.study import Point
 
+# By what a cut model is judged: how to find it in what `threshold.judge` gives; None where that has none.
 MEASURES = {
     "accuracy": lambda judged: judged["accuracy"],
     "refitted": lambda judged: judged["refitted"] and judged["refitted"]["accuracy"],
