@@ -12,6 +12,8 @@ from mpo_tutorial.moved import MOVED
 
 if TYPE_CHECKING:
     from mpo_tutorial.course import comparisons as comparisons
+    from mpo_tutorial.course import cut_explorers as cut_explorers
+    from mpo_tutorial.course import cut_figures as cut_figures
     from mpo_tutorial.course import exercises as exercises
     from mpo_tutorial.course import explorers as explorers
     from mpo_tutorial.course import figures as figures
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
 _MODULES = {  # by the room that they are in
     "course": (
         "comparisons",
+        "cut_explorers",
+        "cut_figures",
         "exercises",
         "explorers",
         "figures",

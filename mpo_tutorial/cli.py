@@ -303,7 +303,7 @@ def cuts(
     train_size: TrainSize = RunConfig.train_size,
     epochs: Epochs = RunConfig.epochs,
     device: Device = RunConfig.device,
-    seeds: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Light runs that are cut.")] = 3,
+    seeds: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Light runs that are cut.")] = 5,
     run: Annotated[
         list[Path] | None,
         typer.Option(help="Folder of a finished light run to cut, instead of new ones; may be given several times."),
@@ -313,7 +313,7 @@ def cuts(
     workers: Workers = 1,
     scheduler: Scheduler = None,
 ):
-    """Cut light runs' matrices in several ways, without retraining, and measure (about an hour on two cores)."""
+    """Cut light runs' matrices in several ways, without retraining, and measure (hours on two cores)."""
     if seeds < 1:
         raise ValueError(f"seeds is an integer of at least 1, got {seeds}")
     config = None if run else _config(locals())

@@ -10,13 +10,14 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from mpo_tutorial.course import figures, tables
-from mpo_tutorial.experiments import forms, records, statistics
+from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.compare import summarise
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import START_ANEW, Prepared, grade, prepare, run
+from mpo_tutorial.experiments.finetune import START_ANEW, Prepared, logits, prepare, run
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import require_classes
+from mpo_tutorial.experiments.threshold import judge
 from mpo_tutorial.models.layers import mpo_layers
 from mpo_tutorial.models.ledger import Ledger
 from mpo_tutorial.models.truncation import truncate
@@ -117,7 +118,10 @@ def beside_full(light: dict, full: dict | None) -> tuple[list[tables.TableRow], 
 
 
 def truncation_curve(prepared: Prepared, progress: bool) -> list[dict]:
-    """Validation accuracy of the trained model at smaller and smaller bonds; the model itself stays as it is."""
+    """What `threshold.judge` says, on the validation sentences, of the trained model at smaller and smaller bonds.
+
+    The model itself stays as it is.
+    """
     dataset = prepared.dataset("validation")
     largest = max(max(layer.mpo.bonds) for layer in mpo_layers(prepared.model))
     bonds = sorted({max(1, round(largest * share)) for share in CURVE_SHARES}, reverse=True)
@@ -127,13 +131,12 @@ def truncation_curve(prepared: Prepared, progress: bool) -> list[dict]:
         model = copy.deepcopy(prepared.model)
         truncate(model, max_bond=bond)
         parameters = sum(layer.mpo.n_params for layer in mpo_layers(model))
-        right = grade(model, dataset, prepared.tokenizer)
         points.append(
             {
                 "max_bond": bond,
                 "parameters": parameters,
                 "ratio": parameters / dense,
-                "validation": statistics.score(right),
+                "validation": judge(dataset["labels"], logits(model, dataset, prepared.tokenizer)),
             }
         )
     return points

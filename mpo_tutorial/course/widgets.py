@@ -9,8 +9,10 @@ from torch import Tensor
 
 from mpo_tutorial.course import plots
 from mpo_tutorial.course.comparisons import RateExplorer
+from mpo_tutorial.course.cut_explorers import DepthExplorer, TradeoffExplorer
+from mpo_tutorial.course.cut_figures import JUDGED_BY
 from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, MovementExplorer, RankExplorer
-from mpo_tutorial.course.model_explorers import DepthExplorer, LedgerExplorer, ModelMap, TradeoffExplorer
+from mpo_tutorial.course.model_explorers import LedgerExplorer, ModelMap
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.cut_results import summarise
 from mpo_tutorial.maths.shapes import Shape
@@ -100,14 +102,15 @@ def ledger_explorer(explorer: LedgerExplorer) -> "Widget":
 
 
 def depth_explorer(explorer: DepthExplorer) -> "Widget":
-    """Which matrices to cut, and to which share; errors through the depth and accuracies on record follow."""
+    """Which matrices to cut, to which share, and what to judge by; errors through the depth and what is left follow."""
     import ipywidgets
 
     part = ipywidgets.Dropdown(options=explorer.parts, description="cut in")
     ratio = ipywidgets.SelectionSlider(
         options=explorer.ratios, value=explorer.ratios[-1], description="ratio", continuous_update=False
     )
-    return ipywidgets.VBox([part, ratio, _following([part, ratio], explorer)[0]])
+    judged = _measures()
+    return ipywidgets.VBox([part, ratio, judged, _following([part, ratio, judged], explorer)[0]])
 
 
 def movement_explorer(explorer: MovementExplorer) -> "Widget":
@@ -131,7 +134,7 @@ def rate_explorer(explorer: RateExplorer) -> "Widget":
 
 
 def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":
-    """Which matrices to cut, to which bond, and a button that measures the setting on some 300 sentences.
+    """Which matrices to cut, to which bond, what to judge by, and a button that measures the setting on some 300 sentences.
 
     Parameters
     ----------
@@ -147,10 +150,11 @@ def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":
     )
     button = ipywidgets.Button(description=f"measure on {SENTENCES} sentences", layout={"width": "auto"})
     bar = ipywidgets.FloatProgress(min=0, max=1)
-    shown, update = _following([part, bond], explorer)
+    judged = _measures()
+    shown, update = _following([part, bond, judged], explorer)
 
     def measure(_) -> None:
-        controls = (part, bond, button)
+        controls = (part, bond, judged, button)
         for control in controls:
             control.disabled = True
         bar.value = 0
@@ -164,7 +168,14 @@ def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":
                 control.disabled = False
 
     button.on_click(measure)
-    return ipywidgets.VBox([part, bond, ipywidgets.HBox([button, bar]), shown])
+    return ipywidgets.VBox([part, bond, judged, ipywidgets.HBox([button, bar]), shown])
+
+
+def _measures() -> "Widget":
+    import ipywidgets
+
+    options = [(name, measure) for measure, (_, _, name) in JUDGED_BY.items()]
+    return ipywidgets.Dropdown(options=options, description="judged by")
 
 
 def _following(controls: "Sequence[Widget]", explorer) -> "tuple[HTML, Callable]":

@@ -7,6 +7,13 @@ from statistics import mean
 from mpo_tutorial.experiments.statistics import over_seeds
 from mpo_tutorial.experiments.study import Point
 
+# By what a cut model is judged: how to find it in what `threshold.judge` gives; None where that has none.
+MEASURES = {
+    "accuracy": lambda judged: judged["accuracy"],
+    "refitted": lambda judged: judged["refitted"] and judged["refitted"]["accuracy"],
+    "auc": lambda judged: judged["auc"],
+}
+
 
 def part_of(matrices: str) -> str:
     """What a reader calls a choice of matrices.
@@ -27,8 +34,9 @@ def summarise(points: Sequence[Point]) -> dict:
         "config", "dense", "layers" of the first run; "chance": accuracy of always giving the commonest answer, by what is
         measured on; "seeds"; "sentences". "bonds": rows with part, max_bond and what was measured. "ratios": rows with seed, way,
         ratio, part and what was measured, the uncut models first, their way "uncut", their part "none". "summary": for each
-        way, ratio and part, over seeds, the accuracy and the differences from the uncut models and from the plain way, as
-        `over_seeds` gives them. "layer_ratio": at which single layers were cut, None if there are none.
+        way, ratio and part, over seeds, the `MEASURES` and, in "minus_uncut" and "minus_plain", their differences from the
+        uncut models and from the plain way, as `over_seeds` gives them; None where a point has none. "layer_ratio": at which
+        single layers were cut, None if there are none.
     """
     first = next(point for point in points if point["stage"] == "uncut")
     bonds = [
@@ -54,7 +62,7 @@ def summarise(points: Sequence[Point]) -> dict:
         "dense": first["result"]["dense"],
         "chance": first["result"]["chance"],
         "seeds": [row["seed"] for row in ratios if row["way"] == "uncut"],
-        "sentences": first["result"]["accuracy"]["n"],
+        "sentences": first["result"]["unused"]["n"],
         "bonds": bonds,
         "ratios": ratios,
         "summary": _summary(ratios),
@@ -63,26 +71,32 @@ def summarise(points: Sequence[Point]) -> dict:
 
 
 def _summary(rows: Sequence[dict]) -> list[dict]:
-    accuracies: dict[tuple, dict[int, float]] = {}
+    found: dict[tuple, dict[int, dict]] = {}
     for row in rows:
-        accuracies.setdefault((row["way"], row["ratio"], row["part"]), {})[row["seed"]] = row["accuracy"]["accuracy"]
+        measured = {name: of(row["unused"]) for name, of in MEASURES.items()}
+        found.setdefault((row["way"], row["ratio"], row["part"]), {})[row["seed"]] = measured
 
-    def minus(found: dict[int, float], setting: tuple) -> dict:
-        return over_seeds([accuracy - accuracies[setting][seed] for seed, accuracy in found.items()])
+    def over(values: list[float | None]) -> dict | None:
+        return None if None in values else over_seeds(values)
+
+    def minus(of: dict[int, dict], other: dict[int, dict]) -> dict:
+        pairs = [(measured, other[seed]) for seed, measured in of.items()]
+        return {m: over([None if None in (a[m], b[m]) else a[m] - b[m] for a, b in pairs]) for m in MEASURES}
 
     summary = []
-    for (way, ratio, part), found in accuracies.items():
-        row = {"way": way, "ratio": ratio, "part": part, "accuracy": over_seeds(list(found.values()))}
+    for (way, ratio, part), of in found.items():
+        row = {"way": way, "ratio": ratio, "part": part}
+        row |= {name: over([measured[name] for measured in of.values()]) for name in MEASURES}
         if way != "uncut":
-            row["minus_uncut"] = minus(found, ("uncut", None, "none"))
+            row["minus_uncut"] = minus(of, found["uncut", None, "none"])
         if way not in ("uncut", "plain"):
-            row["minus_plain"] = minus(found, ("plain", ratio, part))
+            row["minus_plain"] = minus(of, found["plain", ratio, part])
         summary.append(row)
     return summary
 
 
 def table(points: Sequence[Point]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows of the summary, as text."""
+    """Head and rows of the summary, as text; all in per cent, the differences those of the accuracy with the bias fitted."""
 
     def text(found: dict | None, sign: str = "") -> str:
         if found is None:
@@ -94,15 +108,14 @@ def table(points: Sequence[Point]) -> tuple[tuple[str, ...], list[tuple[str, ...
             else mean + " [{:{s}.1f}, {:{s}.1f}]".format(*(100 * end for end in found["interval"]), s=sign)
         )
 
-    head = ("part", "ratio", "way", "accuracy [95 %]", "minus uncut", "minus plain")
+    head = ("part", "ratio", "way", "accuracy [95 %]", "AUC", "bias fitted", "minus uncut", "minus plain")
     rows = [
         (
             row["part"],
             "" if row["ratio"] is None else f"{row['ratio']:g}",
             row["way"],
-            text(row["accuracy"]),
-            text(row.get("minus_uncut"), "+"),
-            text(row.get("minus_plain"), "+"),
+            *(text(row[name]) for name in ("accuracy", "auc", "refitted")),
+            *(text(row.get(name, {}).get("refitted"), "+") for name in ("minus_uncut", "minus_plain")),
         )
         for row in summarise(points)["summary"]
     ]

@@ -1,7 +1,9 @@
 """What cutting costs: tuned models cut without retraining, in each way, to each size, in each part; a study.
 
 Its first stage looks at the uncut models, `bonds` caps the bonds of one of them, and `ratios` cuts them all to shares of the
-dense parameters: the plain way, with corrected biases, fitted to the inputs, or with the bonds allotted.
+dense parameters: the plain way, with corrected biases, fitted to the inputs, or with the bonds allotted. Each is measured as
+`threshold.judge` does it: besides the accuracy, an AUC, and the accuracy with the head's bias fitted again, for each half of the
+sentences on the other half.
 """
 
 import copy
@@ -17,10 +19,10 @@ from torch import Tensor
 
 from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import grade, prepare, run
-from mpo_tutorial.experiments.statistics import score
+from mpo_tutorial.experiments.finetune import logits, prepare, run
 from mpo_tutorial.experiments.study import RECORD, Point, Setting, Study
-from mpo_tutorial.experiments.tasks import tokenise
+from mpo_tutorial.experiments.tasks import require_classes, tokenise
+from mpo_tutorial.experiments.threshold import REFIT, judge
 from mpo_tutorial.experiments.tuned import Tuned, config_of_run, unused_sentences
 from mpo_tutorial.maths.entropy import entropy, schmidt_values
 from mpo_tutorial.models.activations import hidden_states, state_errors
@@ -29,14 +31,15 @@ from mpo_tutorial.models.families import KINDS, dense_matrices, mpo_matrices, pl
 from mpo_tutorial.models.layers import MPOLayer, mpo_layers
 from mpo_tutorial.models.truncation import Cut, bonds_of_ratio, truncate
 
-VERSION = 1
+VERSION = 2
 PARTS = ("all", "attention", "feed-forward")
 SHARES = tuple(k / 12 for k in range(12, 0, -1))  # of the largest bond; for the embedded model 192, 176 .. 16
 # Each way's options of `truncate`; with "moments" those of the run's model are given besides. The others cut each
 # matrix to the ratio; "allotted" has the same number of parameters for all of them, and `budget.allocate` shares it out.
 WAYS = {"plain": {}, "bias": {"moments": True, "sweeps": 0}, "fitted": {"moments": True}}
 ALLOTTED = "allotted"
-RATIOS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2)
+WAYS_ALONE = ("plain", "fitted")  # of cutting a single layer, or a single kind of matrices
+RATIOS = (0.8, 0.6, 0.4, 0.2)
 LAYER_RATIO = 0.4  # where the plain way has fallen and the fitted one has not, on the embedded model
 MOST_SENTENCES = 1000
 STATES_OF = 128  # sentences whose hidden states are compared
@@ -67,13 +70,15 @@ def study(
     Raises
     ------
     FileNotFoundError, ValueError
-        As in `config_of_run`; or if there is no run, or runs differ in more than the seed.
+        As in `config_of_run`; or if there is no run, runs differ in more than the seed, or the task has no classes.
     """
     configs = _configs(runs)
+    require_classes(configs[0]["task"])
     seeds = [config["seed"] for config in configs]
 
     def uncut(_points: list[Point]) -> list[Setting]:
-        return [{"seed": config["seed"], "config": config, "sentences": n_sentences} for config in configs]
+        more = {"sentences": n_sentences, "refitted": REFIT}
+        return [{"seed": config["seed"], "config": config, **more} for config in configs]
 
     def bonds(points: list[Point]) -> list[Setting]:
         largest = points[0]["result"]["largest_bond"]
@@ -83,10 +88,10 @@ def study(
     def by_ratio(points: list[Point]) -> list[Setting]:
         layers = [f"*.{number}.*" for number in points[0]["result"]["layers"]]
         settings: list[tuple[str, float, str]] = []
-        for ratio in sorted({*ratios, layer_ratio}, reverse=True):
-            chosen = [*PARTS] * (ratio in ratios) + [*layers, *KINDS] * (ratio == layer_ratio)
-            settings += [(way, ratio, matrices) for way in WAYS for matrices in chosen]
-        settings += [(ALLOTTED, ratio, part) for ratio in ratios for part in PARTS]
+        for ratio, way in product(sorted({*ratios, layer_ratio}, reverse=True), WAYS):
+            chosen = [*PARTS] * (ratio in ratios) + [*layers, *KINDS] * (ratio == layer_ratio and way in WAYS_ALONE)
+            settings += [(way, ratio, matrices) for matrices in chosen]
+        settings += [(ALLOTTED, ratio, "all") for ratio in ratios]
         settings += [("plain", ratio, "embedding") for ratio in ratios]
         return [
             {"seed": seed, "way": way, "cut": {"ratio": ratio, "matrices": matrices}}
@@ -106,6 +111,7 @@ def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False
     InterruptedError, OSError, ValueError
         As in `run`; and before anything is trained, what the study would refuse in the end.
     """
+    require_classes(config.task)
     if resume:
         records.require_own(out, RECORD)
     folders = [out / f"seed-{seed}" for seed in range(seeds)]
@@ -121,7 +127,7 @@ def light_runs(config: RunConfig, seeds: int, out: Path, *, resume: bool = False
 
 
 def measure(runs: Mapping[int, str], n_sentences: int, setting: Setting) -> dict:
-    """Counts of what was cut, accuracy, and for the ratios the errors of the hidden states."""
+    """Counts of what was cut, what `threshold.judge` says of the model, and for the ratios the errors of the hidden states."""
     opened = _opened(runs[setting["seed"]], n_sentences)
     if "config" in setting:
         return opened.uncut()
@@ -134,18 +140,21 @@ def form(setting: Setting) -> forms.Form:
     if "config" in setting:
         chance = {"validation": forms.NUMBER, "unused": forms.NUMBER}
         counts = {"dense": forms.COUNT, "largest_bond": forms.COUNT, "layers": forms.TEXTS, "chance": chance}
-        return {**counts, "accuracy": forms.SCORE, "states": forms.NUMBERS}
+        return {**counts, "unused": forms.JUDGED, "states": forms.NUMBERS}
     if "max_bond" in setting["cut"]:
         numbers = ("central", "auxiliary", "parameters", "ratio", "entropy")
-        return {**dict.fromkeys(numbers, forms.NUMBER), "validation": forms.SCORE}
-    return {"parameters": forms.COUNT, "dense": forms.COUNT, "accuracy": forms.SCORE, "states": forms.NUMBERS}
+        return {**dict.fromkeys(numbers, forms.NUMBER), "validation": forms.JUDGED}
+    return {"parameters": forms.COUNT, "dense": forms.COUNT, "unused": forms.JUDGED, "states": forms.NUMBERS}
 
 
 def describe(point: Point) -> str:
     setting, result = point["setting"], point["result"]
     cut = ", ".join(f"{name} {value}" for name, value in setting.get("cut", {}).items()) or "uncut"
-    accuracy = result.get("accuracy", result.get("validation"))["accuracy"]
-    return f"seed {setting['seed']}, {setting.get('way', 'plain')}, {cut}: {accuracy:.3f}"
+    judged = result.get("unused", result.get("validation"))
+    more = (
+        "" if judged["auc"] is None else f", AUC {judged['auc']:.3f}, bias fitted {judged['refitted']['accuracy']:.3f}"
+    )
+    return f"seed {setting['seed']}, {setting.get('way', 'plain')}, {cut}: {judged['accuracy']:.3f}{more}"
 
 
 class _Run:
@@ -170,7 +179,7 @@ class _Run:
         }
 
     def capped(self, cut: Cut) -> dict:
-        """Counts of all matrices, entropy of those that were cut, accuracy on the validation sentences."""
+        """Counts of all matrices, entropy of those that were cut, what it is judged to be on the validation sentences."""
         model = self.tuned.truncated(cut)
         layers = mpo_layers(model)
         central = sum(layer.central.numel() for layer in layers)
@@ -182,7 +191,7 @@ class _Run:
             "parameters": parameters,
             "ratio": parameters / self.tuned.prepared.ledger.dense,
             "entropy": float(np.mean(entropies)),
-            "validation": score(self.tuned.grade(model)),
+            "validation": self.tuned.judge(model),
         }
 
     def shrunk(self, way: str, cut: Cut) -> dict:
@@ -223,7 +232,7 @@ class _Run:
 
     def _measured(self, model) -> dict:
         return {
-            "accuracy": score(grade(model, self.rows, self.tokenizer)),
+            "unused": judge(self.rows["labels"], logits(model, self.rows, self.tokenizer)),
             "states": state_errors(self._states(model), self._whole_states),
         }
 

@@ -100,8 +100,8 @@ def _require_positions(model: "PreTrainedModel", called: str, max_length: int) -
                 )
 
 
-def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
-    """What the model makes of each sentence.
+def logits(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+    """What the model gives out for each sentence.
 
     Parameters
     ----------
@@ -112,8 +112,7 @@ def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: s
 
     Returns
     -------
-    array of shape (sentences,), in the dataset's order
-        The class of the largest logit; of a model with one output, that output.
+    float32 array of shape (sentences, outputs), in the dataset's order
     """
     order = np.argsort(dataset["length"], kind="stable")
     columns = [name for name in dataset.column_names if name != "length"]
@@ -127,31 +126,23 @@ def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: s
         for batch in tqdm(loader, desc=progress, disable=progress is None, leave=False):
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
             del batch["labels"]
-            logits = model(**batch).logits.float()
-            found.append((logits.squeeze(-1) if logits.shape[-1] == 1 else logits.argmax(-1)).cpu().numpy())
+            found.append(model(**batch).logits.float().cpu().numpy())
     found = np.concatenate(found)
     unsorted = np.empty_like(found)
     unsorted[order] = found
     return unsorted
 
 
-def grade(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
-    """Which sentences a model puts into the right class; parameters as in `predict`.
+def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+    """What the model makes of each sentence; parameters as in `logits`.
 
     Returns
     -------
-    boolean array of shape (sentences,), in the dataset's order
-
-    Raises
-    ------
-    ValueError
-        If the model has no classes, but one output.
+    array of shape (sentences,), in the dataset's order
+        The class of the largest logit; of a model with one output, that output.
     """
-    if model.config.num_labels == 1:
-        raise ValueError(
-            "right and wrong need classes, this model has one output, a figure; take predict and its metrics"
-        )
-    return predict(model, dataset, tokenizer, progress) == np.asarray(dataset["labels"])
+    found = logits(model, dataset, tokenizer, progress)
+    return found[:, 0] if found.shape[1] == 1 else found.argmax(1)
 
 
 def run(

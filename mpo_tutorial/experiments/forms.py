@@ -116,6 +116,15 @@ def _is_score(value: Any) -> bool:
         return False
 
 
+def _is_judged(value: Any) -> bool:
+    """Whether it is what `threshold.judge` gives."""
+    if not _is_score(value) or not {"auc", "refitted"} <= value.keys():
+        return False
+    if value["auc"] is None:
+        return value["refitted"] is None
+    return _is_share(value["auc"]) and _is_score(value["refitted"])
+
+
 def _is_measured(value: Any) -> bool:
     """Whether it is what `statistics.measure` gives."""
     if not isinstance(value, dict) or not _is_count(value.get("n")):
@@ -146,6 +155,7 @@ NUMBER = Leaf("a number", is_number)
 NUMBERS = items("a list of numbers", is_number)
 COUNT = Leaf("a count of at least 1", _is_count)
 SCORE = Leaf("a count, an accuracy in its interval, and which sentences were right", _is_score)
+JUDGED = Leaf("a score, an AUC, and a score with the bias fitted again", _is_judged)
 MEASURED = Leaf("a count and metrics with their intervals", _is_measured)
 
 # What a fine-tuning says of itself, besides what it measured.

@@ -12,8 +12,9 @@ import numpy as np
 
 from mpo_tutorial.experiments import checkpoint, records
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import Prepared, grade, prepare
+from mpo_tutorial.experiments.finetune import Prepared, logits, prepare
 from mpo_tutorial.experiments.tasks import Row
+from mpo_tutorial.experiments.threshold import judge
 from mpo_tutorial.models.activations import Moments, input_moments
 from mpo_tutorial.models.layers import cached, mpo_layers
 from mpo_tutorial.models.truncation import Cut, truncate
@@ -77,22 +78,23 @@ class Tuned:
         truncate(model, **vars(cut), **options)
         return model
 
-    def grade(
+    def judge(
         self,
         model: "PreTrainedModel",
         n: int | None = None,
         advance: Callable[[float], None] = lambda _: None,
-    ) -> np.ndarray:
-        """Which of the first n validation sentences (None: all) a model, cut or not, puts into the right class.
+    ) -> dict:
+        """What `threshold.judge` says of a model, cut or not, on the first n validation sentences (None: all).
 
         Parameters
         ----------
         advance : callable
             Is told the share that is done, from time to time.
 
-        Returns
-        -------
-        boolean array of shape (n,)
+        Raises
+        ------
+        ValueError
+            As in `threshold.judge`.
         """
         dataset: Dataset = self.prepared.dataset("validation")
         dataset = dataset.select(range(min(n or len(dataset), len(dataset))))
@@ -100,9 +102,9 @@ class Tuned:
         with cached(model):
             for start in range(0, len(dataset), CHUNK):
                 chunk = dataset.select(range(start, min(start + CHUNK, len(dataset))))
-                found.append(grade(model, chunk, self.prepared.tokenizer))
+                found.append(logits(model, chunk, self.prepared.tokenizer))
                 advance((start + len(chunk)) / len(dataset))
-        return np.concatenate(found)
+        return judge(dataset["labels"], np.concatenate(found))
 
 
 def unused_sentences(prepared: Prepared) -> list[Row]:

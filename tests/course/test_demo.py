@@ -1,7 +1,6 @@
 import torch
 
 from mpo_tutorial.course.demo import truncation_curve
-from mpo_tutorial.experiments import statistics
 from mpo_tutorial.models.layers import mpo_layers
 from mpo_tutorial.models.truncation import Cut
 
@@ -16,4 +15,4 @@ def test_the_curve_is_of_copies_each_cut_from_the_whole_model(tiny_tuned):
     for point in curve:
         cut = tiny_tuned.truncated(Cut(max_bond=point["max_bond"]))
         assert point["parameters"] == sum(layer.mpo.n_params for layer in mpo_layers(cut))
-        assert point["validation"] == statistics.score(tiny_tuned.grade(cut))
+        assert point["validation"] == tiny_tuned.judge(cut)

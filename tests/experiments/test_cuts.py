@@ -7,8 +7,8 @@ from conftest import LAYER_RATIO, RATIOS
 from mpo_tutorial.experiments import cuts, records, statistics, study
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.cut_results import output_errors, part_of, summarise, table
-from mpo_tutorial.experiments.cuts import PARTS, WAYS
-from mpo_tutorial.experiments.finetune import grade
+from mpo_tutorial.experiments.cuts import PARTS, WAYS, WAYS_ALONE
+from mpo_tutorial.experiments.finetune import predict
 from mpo_tutorial.experiments.tuned import Tuned, config_of_run
 from mpo_tutorial.maths import entropy
 from mpo_tutorial.models.families import KINDS
@@ -24,9 +24,9 @@ def record(tiny_cuts) -> dict:
 def test_there_is_a_point_for_every_setting_and_seed(record):
     expected = {("uncut", None, "none")}
     expected |= {(way, ratio, part) for way in WAYS for ratio in RATIOS for part in PARTS}
-    expected |= {("allotted", ratio, part) for ratio in RATIOS for part in PARTS}
+    expected |= {("allotted", ratio, "all") for ratio in RATIOS}
     expected |= {("plain", ratio, "embedding") for ratio in RATIOS}
-    expected |= {(way, LAYER_RATIO, part) for way in WAYS for part in ("layer 0", "layer 1", *KINDS)}
+    expected |= {(way, LAYER_RATIO, part) for way in WAYS_ALONE for part in ("layer 0", "layer 1", *KINDS)}
     found = [(p["seed"], p["way"], p["ratio"], p["part"]) for p in record["ratios"]]
     assert len(found) == len(set(found))
     assert record["seeds"] == [0, 1]
@@ -48,8 +48,9 @@ def test_points_are_those_of_models_cut_part_by_part_on_unused_sentences(record,
     assert point["parameters"] == sum(mpo.n_params for mpo in mpos)
     assert point["dense"] == sum(mpo.to_matrix().numel() for mpo in mpos)
     task.splits["validation"] = unused
-    right = grade(prepared.model, prepared.dataset("validation"), prepared.tokenizer)
-    np.testing.assert_array_equal(statistics.correct_sentences(point["accuracy"]), right)
+    predicted = predict(prepared.model, prepared.dataset("validation"), prepared.tokenizer)
+    right = predicted == [label for _, label in unused]
+    np.testing.assert_array_equal(statistics.correct_sentences(point["unused"]), right)
 
 
 def test_states_err_from_the_first_cut_layer_on(record):
@@ -76,27 +77,27 @@ def test_ways_are_compared_at_equal_parameters_by_paired_differences(record):
     for row in record["summary"]:
         points = by_setting[row["ratio"], row["part"]]
         accuracies = {
-            way: np.mean([p["accuracy"]["accuracy"] for p in points if p["way"] == way])
+            way: np.mean([p["unused"]["accuracy"] for p in points if p["way"] == way])
             for way in {p["way"] for p in points}
         }
         assert row["accuracy"]["mean"] == pytest.approx(accuracies[row["way"]])
         if row["way"] not in ("uncut", "plain"):
-            assert row["minus_plain"]["mean"] == pytest.approx(accuracies[row["way"]] - accuracies["plain"])
-            low, high = row["minus_plain"]["interval"]
-            assert low <= row["minus_plain"]["mean"] <= high
+            assert row["minus_plain"]["accuracy"]["mean"] == pytest.approx(accuracies[row["way"]] - accuracies["plain"])
+            low, high = row["minus_plain"]["accuracy"]["interval"]
+            assert low <= row["minus_plain"]["accuracy"]["mean"] <= high
         assert ("minus_plain" in row) == (row["way"] not in ("uncut", "plain"))
 
 
 def test_the_intervals_are_students_over_seeds_of_paired_differences(record):
     accuracy = {
-        (row["way"], row["ratio"], row["part"], row["seed"]): row["accuracy"]["accuracy"] for row in record["ratios"]
+        (row["way"], row["ratio"], row["part"], row["seed"]): row["unused"]["accuracy"] for row in record["ratios"]
     }
     for row in record["summary"]:
         setting = row["way"], row["ratio"], row["part"]
         if row["way"] == "uncut":
             continue
         pairs = [accuracy[(*setting, seed)] - accuracy["uncut", None, "none", seed] for seed in (0, 1)]
-        assert row["minus_uncut"] == statistics.over_seeds(pairs)
+        assert row["minus_uncut"]["accuracy"] == statistics.over_seeds(pairs)
 
 
 def test_caps_are_those_of_the_first_run_and_count_all_matrices(record, tiny_light_run, tiny_tuned):
@@ -141,6 +142,10 @@ def test_the_table_has_a_row_for_each_setting(tiny_cuts, record):
     head, rows = table(tiny_cuts)
     assert {len(row) for row in rows} == {len(head)}
     assert len(rows) == len(record["summary"])
+    uncut = next(row for row in record["summary"] if row["way"] == "uncut")
+    assert [cell.split()[0] for cell in rows[0][3:6]] == [
+        f"{100 * uncut[name]['mean']:.1f}" for name in ("accuracy", "auc", "refitted")
+    ]
     one_seed = [point for point in tiny_cuts if point["setting"]["seed"] == 0]
     assert not any("[" in cell for row in table(one_seed)[1] for cell in row)  # one seed has no interval
 
@@ -148,7 +153,7 @@ def test_the_table_has_a_row_for_each_setting(tiny_cuts, record):
 def test_other_ratios_are_another_grid(tiny_light_runs, tmp_path):
     small = {"ratios": (), "layer_ratio": LAYER_RATIO}
     first = study.run(cuts.study(tiny_light_runs[:1], **small), tmp_path, progress=False)
-    assert len(first) == 1 + len([p for p in first if p["stage"] == "bonds"]) + (2 + len(KINDS)) * len(WAYS)
+    assert len(first) == 1 + len([p for p in first if p["stage"] == "bonds"]) + (2 + len(KINDS)) * len(WAYS_ALONE)
     with pytest.raises(ValueError, match="points of the stage uncut that these options do not ask for"):
         study.run(cuts.study(tiny_light_runs[:1], **small, n_sentences=7), tmp_path, resume=True, progress=False)
 

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from mpo_tutorial.course.demo import demo
-from mpo_tutorial.experiments import compare, finetune
+from mpo_tutorial.experiments import compare, cuts, finetune
 from mpo_tutorial.experiments.checkpoint import load_task_file, stored_bytes
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import grade, predict, prepare, run
+from mpo_tutorial.experiments.finetune import logits, predict, prepare, run
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.statistics import correct_sentences
 from mpo_tutorial.experiments.tasks import Task, tokenise
@@ -102,7 +102,8 @@ def test_finished_run_is_read_not_repeated(config, tmp_path, monkeypatch):
     fresh = prepare(config)
     assert run(fresh, tmp_path / "run", resume=True, progress=False) == record
     dataset = fresh.dataset("test")
-    assert np.array_equal(grade(fresh.model, dataset, fresh.tokenizer), correct_sentences(record["test"]))
+    right = predict(fresh.model, dataset, fresh.tokenizer) == dataset["labels"]
+    assert np.array_equal(right, correct_sentences(record["test"]))
 
 
 def test_resuming_with_other_options_is_refused(config, tmp_path):
@@ -152,10 +153,14 @@ def test_a_full_disk_leaves_no_half_task_file(tmp_path):
 def test_evaluation_keeps_the_order_of_the_sentences(config):
     prepared = prepare(config)
     dataset = prepared.dataset("test")
-    together = grade(prepared.model, dataset, prepared.tokenizer)
-    alone = [grade(prepared.model, dataset.select([k]), prepared.tokenizer)[0] for k in range(len(dataset))]
-    assert together.tolist() == alone
-    assert 0 < sum(alone) < len(alone)
+    together = logits(prepared.model, dataset, prepared.tokenizer)
+    alone = [logits(prepared.model, dataset.select([k]), prepared.tokenizer)[0] for k in range(len(dataset))]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    middle = np.median(together[:, 1] - together[:, 0])
+    prepared.model.classifier.bias.data[1] -= middle  # so that both answers are given
+    predicted = predict(prepared.model, dataset, prepared.tokenizer)
+    assert predicted.tolist() == [int(second - middle > first) for first, second in together]
+    assert predicted.mean() == 0.5
 
 
 def test_figures_are_read_in_half_precision_too(config):
@@ -167,13 +172,13 @@ def test_figures_are_read_in_half_precision_too(config):
     np.testing.assert_allclose(half, single, atol=0.05)
 
 
-def test_right_and_wrong_need_classes(config, tmp_path):
-    prepared = prepare(config)
-    prepared.model.config.num_labels = 1
-    with pytest.raises(ValueError, match="right and wrong need classes, this model has one output"):
-        grade(prepared.model, prepared.dataset("test"), prepared.tokenizer)
+def test_accuracies_need_classes(config, tmp_path):
     regression = replace(config, task="glue/stsb")
-    for command in (lambda: demo(regression, tmp_path / "out"), lambda: compare.study(regression)):
+    for command in (
+        lambda: demo(regression, tmp_path / "out"),
+        lambda: compare.study(regression),
+        lambda: cuts.light_runs(regression, 1, tmp_path / "out"),
+    ):
         with pytest.raises(ValueError, match="accuracies need a task with classes, glue/stsb asks for a figure"):
             command()
     assert not (tmp_path / "out").exists()

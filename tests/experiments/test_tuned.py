@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from mpo_tutorial.experiments import records, statistics
+from mpo_tutorial.experiments import records
+from mpo_tutorial.experiments.finetune import logits
+from mpo_tutorial.experiments.statistics import correct_sentences
+from mpo_tutorial.experiments.threshold import judge
 from mpo_tutorial.experiments.tuned import Tuned, config_of_run
 from mpo_tutorial.models.families import mpo_matrices, place
 from mpo_tutorial.models.layers import mpo_layers
@@ -21,10 +24,12 @@ def test_a_part_is_cut_and_the_others_and_the_tuned_model_stay(tiny_tuned):
 
 def test_the_first_sentences_are_the_first_of_all_and_progress_reaches_the_end(tiny_tuned):
     told, model = [], tiny_tuned.truncated(Cut(max_bond=3))
-    everything = tiny_tuned.grade(model)
-    some = tiny_tuned.grade(model, n=10, advance=told.append)
-    np.testing.assert_array_equal(some, everything[:10])
-    assert len(tiny_tuned.grade(model, n=10**6)) == len(everything)
+    everything = tiny_tuned.judge(model)
+    some = tiny_tuned.judge(model, n=10, advance=told.append)
+    np.testing.assert_array_equal(correct_sentences(some), correct_sentences(everything)[:10])
+    assert tiny_tuned.judge(model, n=10**6) == everything
+    dataset = tiny_tuned.prepared.dataset("validation")
+    assert everything == judge(dataset["labels"], logits(model, dataset, tiny_tuned.prepared.tokenizer))
     assert told == sorted(told)
     assert told[-1] == 1
 
@@ -34,9 +39,9 @@ def test_the_shipped_record_and_weights_belong_together():
     cut = {"max_bond": 80, "matrices": "all"}
     point = next(p for p in records.shipped_points("cuts") if p["setting"].get("cut") == cut)
     tuned = Tuned.shipped()
-    found = tuned.grade(tuned.truncated(Cut(**cut)), n=100)
+    found = correct_sentences(tuned.judge(tuned.truncated(Cut(**cut)), n=100))
     # Other machines round differently, and a sentence or two on the edge may fall to the other side.
-    assert (found == statistics.correct_sentences(point["result"]["validation"])[:100]).mean() >= 0.96
+    assert (found == correct_sentences(point["result"]["validation"])[:100]).mean() >= 0.96
 
 
 def test_what_is_no_finished_light_run_is_refused(tmp_path, tiny_light_run):
