@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mpo_tutorial.course import plots
-from mpo_tutorial.course.figures import ends_of
-from mpo_tutorial.course.plots import BLUE, COLOURS, GREY, ORANGE
+from mpo_tutorial.course.plots import BLUE, COLOURS, GREY, ORANGE, ends_of
 
 MARKERS = ("o", "s", "D", "^", "v", "P")
 

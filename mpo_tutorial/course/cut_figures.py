@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from mpo_tutorial.course.plots import BLUE, GREEN, GREY, ORANGE
+from mpo_tutorial.course.plots import BLUE, GREEN, GREY, ORANGE, ends_of
 from mpo_tutorial.experiments.cut_results import MEASURES
 
 # Ways of cutting: colour, marker, and what they are called.
@@ -164,11 +164,6 @@ def ways_compared(ax: Axes, record: dict, part: str, ratio: float | None = None,
     ax.set_xlabel("parameters left in the part (% of dense)")
     ax.set_ylabel(f"{JUDGED_BY[measure][2]} (%), 95 %")
     return ax
-
-
-def ends_of(found: dict) -> Sequence[float]:
-    """The ends of an interval over seeds; where a single seed gives none, the mean twice."""
-    return found["interval"] or (found["mean"], found["mean"])
 
 
 def losses(ax: Axes, record: dict, parts: Sequence[str], measure: str = "accuracy") -> Axes:

@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mpo_tutorial.course.figures import ends_of
-from mpo_tutorial.course.plots import BLUE, GREEN, GREY, ORANGE, styled
+from mpo_tutorial.course.plots import BLUE, GREEN, GREY, ORANGE, ends_of, styled
 from mpo_tutorial.experiments.movement import EDGES, TRAINED_HEAD, UPDATE
 from mpo_tutorial.experiments.movement_results import LARGE, MOVED_ROWS, SIZES, SMALL, TABLE_1
 

@@ -30,6 +30,11 @@ STYLE = {
 }
 
 
+def ends_of(found: dict) -> Sequence[float]:
+    """The ends of an interval over seeds; where a single seed gives none, the mean twice."""
+    return found["interval"] or (found["mean"], found["mean"])
+
+
 def ellipse(ax: Axes, matrix: np.ndarray) -> Axes:
     """What a 2 x 2 matrix makes of the unit circle: an ellipse whose half axes are the singular values."""
     angles = np.linspace(0, 2 * np.pi, 200)
