@@ -14,15 +14,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpo_tutorial.course import tables
-from mpo_tutorial.experiments import forms, records
+from mpo_tutorial.experiments import forms, processes, records
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.models.methods import METHODS
+from mpo_tutorial.experiments.glue import preset_of
+from mpo_tutorial.models.methods import BLOCKS, GAUGES, METHODS
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(".")[0]
 )
 WIDE = 200  # a file or a pipe has no edge at which a table must break
-console = Console(width=None if sys.stdout.isatty() else WIDE)
+IS_FIRST = processes.rank() == 0  # of the processes that torchrun started; the others print refusals alone
+console = Console(width=None if sys.stdout.isatty() else WIDE, quiet=not IS_FIRST)
 
 
 def _number(kind: type, name: str):
@@ -76,6 +78,48 @@ Epochs = Annotated[
 LearningRate = Annotated[
     float | None,
     typer.Option(parser=REAL, metavar="NUMBER", help="Peak rate (default: the method's best on the validation set)."),
+]
+RestRate = Annotated[
+    float | None,
+    typer.Option(
+        parser=REAL, metavar="NUMBER", help="The same for what is no number of a matrix (default: one for all)."
+    ),
+]
+Warmup = Annotated[
+    float, typer.Option(parser=REAL, metavar="NUMBER", help="Share of the steps in which the rate rises.")
+]
+WeightDecay = Annotated[float, typer.Option(parser=REAL, metavar="NUMBER", help="AdamW's.")]
+Clip = Annotated[float, typer.Option(parser=REAL, metavar="NUMBER", help="Largest norm of a step's gradient.")]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        parser=WHOLE,
+        metavar="INTEGER",
+        help="Stop after so many epochs without a better validation score, and keep the best (default: train them all).",
+    ),
+]
+BatchSize = Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in a step of the optimiser.")]
+MicroBatchSize = Annotated[
+    int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in memory at once; their gradients are summed.")
+]
+MaxLength = Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Tokens at which a text is cut off.")]
+Pooling = Annotated[
+    str | None, typer.Option(help="How the classifier reads: mean, first, pooler (default: by the model's own files).")
+]
+Rest = Annotated[
+    str,
+    typer.Option(
+        help="Besides: head (the classifier), norms (biases and LayerNorm as well), or all but central cores."
+    ),
+]
+Gauge = Annotated[str, typer.Option(help=f"Of the cores: {', '.join(GAUGES)}.")]
+Legs = Annotated[
+    str | None, typer.Option(help='Of matrices of these sizes, as in "3.4.4.4.2 x 4.4.6.4.4"; commas between.')
+]
+Blocks = Annotated[str, typer.Option(help=f"Cores of which side are trained: {', '.join(BLOCKS)}.")]
+Precision = Annotated[str, typer.Option(help="Of the products in training: float32 or bfloat16.")]
+Checkpointing = Annotated[
+    bool, typer.Option("--checkpointing", help="Compute inner values again in the backward pass, to save memory.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[
@@ -134,34 +178,54 @@ def demo(
 
 @app.command()
 def finetune(
+    context: typer.Context,
     model: Model = RunConfig.model,
     task: Task = RunConfig.task,
-    method: Annotated[str, typer.Option(help="light (auxiliary cores) or full (the dense model).")] = RunConfig.method,
-    max_length: Annotated[
-        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Tokens at which a text is cut off.")
-    ] = RunConfig.max_length,
-    rest: Annotated[
-        str, typer.Option(help="Besides: head (the classifier), or all but central cores.")
-    ] = RunConfig.rest,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = RunConfig.method,
+    preset: Annotated[
+        bool, typer.Option("--preset", help="For a task of GLUE: the paper's settings, where none is given here.")
+    ] = False,
+    pooling: Pooling = RunConfig.pooling,
+    max_length: MaxLength = RunConfig.max_length,
+    rest: Rest = RunConfig.rest,
     matrices: Matrices = RunConfig.matrices,
     bond: Bond = RunConfig.bond,
     cores: Cores = RunConfig.cores,
+    gauge: Gauge = RunConfig.gauge,
+    legs: Legs = RunConfig.legs,
+    blocks: Blocks = RunConfig.blocks,
     seed: Seed = RunConfig.seed,
     train_size: TrainSize = RunConfig.train_size,
     epochs: Epochs = RunConfig.epochs,
+    patience: Patience = RunConfig.patience,
     learning_rate: LearningRate = RunConfig.learning_rate,
+    rest_rate: RestRate = RunConfig.rest_rate,
+    warmup: Warmup = RunConfig.warmup,
+    weight_decay: WeightDecay = RunConfig.weight_decay,
+    clip: Clip = RunConfig.clip,
+    batch_size: BatchSize = RunConfig.batch_size,
+    micro_batch_size: MicroBatchSize = RunConfig.micro_batch_size,
+    precision: Precision = RunConfig.precision,
+    checkpointing: Checkpointing = RunConfig.checkpointing,
     device: Device = RunConfig.device,
     out: Out = Path("runs/finetune"),
     resume: Resume = False,
 ):
-    """Fine-tune once and measure on the validation and test sentences."""
-    config = _config(locals())
+    """Fine-tune once and measure on the validation and test sentences; started by torchrun, in several processes."""
+    options = locals()
+    if preset:
+        for name, value in preset_of(task, method).items():
+            if context.get_parameter_source(name).name == "DEFAULT":
+                options[name] = value
+    config = _config(options)
     from mpo_tutorial.experiments.finetune import prepare, run
 
     record = run(prepare(config), out, resume=resume)
     metric = next(iter(tables.metrics_of(record["test"])))
     row = tables.row_of_run(METHODS[method].title, record, metric)
-    console.print(f"Trained on {record['train_sentences']:,} sentences, {record['config']['epochs']} epochs.")
+    trained, kept = (record["epochs"][name] for name in ("trained", "kept"))
+    best = f", of which number {kept} was best on the validation sentences and is kept" if patience else ""
+    console.print(f"Trained on {record['train_sentences']:,} sentences, {trained} epochs{best}.", soft_wrap=True)
     _print_table(tables.table_head(metric), [row.cells()])
     console.print(f"Measured: {tables.sentence_on_metrics(record)}", soft_wrap=True)
     console.print(f"Record: {out / 'record.json'}   Trained tensors: {out / 'task.safetensors'}")
@@ -470,7 +534,7 @@ def main() -> None:
         code = _refuse(
             "stopped by Ctrl-C; what was finished of a run is kept, and the same command with --resume goes on from it"
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         if os.environ.get("MPO_TUTORIAL_DEBUG"):
             raise
         code = _refuse(str(error))

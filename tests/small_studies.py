@@ -63,14 +63,14 @@ def study(version: int = 1, sizes=(3, 5, 7), function=measure, **options) -> Stu
 
 def killed_in_training(setting: dict, marks: Path, deaths: int) -> dict:
     """`compare.measure`; for the seed 1 the process dies after the first step, as often as `deaths` says."""
-    from mpo_tutorial.experiments import compare, training  # transformers, which the other studies' workers do without
+    from mpo_tutorial.experiments import compare, watch  # transformers, which the other studies' workers do without
 
     def die(*_args, **_options):
         os.kill(os.getpid(), signal.SIGKILL)
 
     if setting["config"]["seed"] == 1 and len(list(marks.iterdir())) < deaths:
         (marks / f"{time.time_ns()}").touch()
-        training._Watch.on_step_end = die
+        watch.Watch.on_step_end = die
     return compare.measure(setting)
 
 

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,16 +15,16 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding
 
-from mpo_tutorial.experiments import checkpoint, forms, records
+from mpo_tutorial.experiments import checkpoint, forms, processes, records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.records import locked
-from mpo_tutorial.experiments.statistics import measure
+from mpo_tutorial.experiments.statistics import METRICS, measure
 from mpo_tutorial.experiments.tasks import Task, load_task, tokenise
-from mpo_tutorial.experiments.training import train
+from mpo_tutorial.experiments.training import Trained, train
 from mpo_tutorial.maths.shapes import N_CORES
 from mpo_tutorial.models import controls
 from mpo_tutorial.models.convert import count, is_decomposed
-from mpo_tutorial.models.layers import cached, mpo_layers
+from mpo_tutorial.models.layers import cached, matrix_parameters, mpo_layers
 from mpo_tutorial.models.ledger import Ledger
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.methods import METHODS
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EVALUATION_BATCH = 32
+STATE, WEIGHTS = "state", "task.safetensors"  # in a run's folder
 START_ANEW = "take another --out, or leave out --resume to start anew"
 
 
@@ -52,6 +54,16 @@ class Prepared:
         rows = self.task.train(self.config.train_size) if split == "train" else self.task.splits[split]
         return tokenise(rows, self.tokenizer, self.config.max_length)
 
+    def predicted(self, split: str, progress: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The labels of a split, and what the model makes of its sentences, in the memory that a training step has."""
+        dataset = self.dataset(split)
+        batch_size = min(EVALUATION_BATCH, 2 * self.config.micro_batch_size)
+        return np.asarray(dataset["labels"]), predict(self.model, dataset, self.tokenizer, progress, batch_size)
+
+    def score(self) -> float:
+        """The task's main metric on the validation sentences: what early stopping goes by."""
+        return METRICS[next(iter(self.task.metrics), "accuracy")](*self.predicted("validation"))
+
 
 def prepare(config: RunConfig) -> Prepared:
     """Load task and model, and make the model what the method trains.
@@ -64,7 +76,10 @@ def prepare(config: RunConfig) -> Prepared:
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device cuda needs an NVIDIA GPU that torch can see, there is none; take --device cpu")
-    device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu")
+    if config.device != "cpu" and torch.cuda.is_available():
+        device = torch.device("cuda", processes.local_rank())
+        torch.cuda.set_device(device)
     task = load_task(config.task)
     config = config.settled(task)
     model, tokenizer = load(config.model, task.outputs, config.seed, config.pooling)
@@ -100,7 +115,13 @@ def _require_positions(model: "PreTrainedModel", called: str, max_length: int) -
                 )
 
 
-def logits(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+def logits(
+    model: "PreTrainedModel",
+    dataset: "Dataset",
+    tokenizer,
+    progress: str | None = None,
+    batch_size: int = EVALUATION_BATCH,
+) -> np.ndarray:
     """What the model gives out for each sentence.
 
     Parameters
@@ -109,6 +130,8 @@ def logits(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: st
         As `tokenise` returns it.
     progress : str, optional
         Label of a progress bar; None shows none.
+    batch_size : int
+        Sentences in memory at once.
 
     Returns
     -------
@@ -117,7 +140,7 @@ def logits(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: st
     order = np.argsort(dataset["length"], kind="stable")
     columns = [name for name in dataset.column_names if name != "length"]
     loader = DataLoader(
-        dataset.select(order).select_columns(columns), EVALUATION_BATCH, collate_fn=DataCollatorWithPadding(tokenizer)
+        dataset.select(order).select_columns(columns), batch_size, collate_fn=DataCollatorWithPadding(tokenizer)
     )
     device = next(model.parameters()).device
     found = []
@@ -133,7 +156,13 @@ def logits(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: st
     return unsorted
 
 
-def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: str | None = None) -> np.ndarray:
+def predict(
+    model: "PreTrainedModel",
+    dataset: "Dataset",
+    tokenizer,
+    progress: str | None = None,
+    batch_size: int = EVALUATION_BATCH,
+) -> np.ndarray:
     """What the model makes of each sentence; parameters as in `logits`.
 
     Returns
@@ -141,7 +170,7 @@ def predict(model: "PreTrainedModel", dataset: "Dataset", tokenizer, progress: s
     array of shape (sentences,), in the dataset's order
         The class of the largest logit; of a model with one output, that output.
     """
-    found = logits(model, dataset, tokenizer, progress)
+    found = logits(model, dataset, tokenizer, progress, batch_size)
     return found[:, 0] if found.shape[1] == 1 else found.argmax(1)
 
 
@@ -155,6 +184,8 @@ def run(
     keep_weights: bool = True,
 ) -> dict:
     """Fine-tune a prepared model in place, evaluate it, and write `record.json` and `task.safetensors` to a folder.
+
+    Under torchrun all processes call it, with the same arguments: they share each batch, and the first one evaluates and writes.
 
     Parameters
     ----------
@@ -176,48 +207,78 @@ def run(
     InterruptedError
         At Ctrl-C in training, once the step under way is done and saved.
     OSError
-        If the folder cannot be written.
+        If the folder cannot be written, or another process of this run has ended.
+    MemoryError
+        If the GPU's memory is full.
     ValueError
-        If another process works in `out`, or what is to be resumed was made with another config.
+        If another run works in `out`, what is to be resumed was made with another config, the training diverged, a rate is given
+        for what is not trained, or the processes cannot share a batch.
     """
-    with locked(out):
-        weights = out / "task.safetensors"
-        wanted = splits or tuple(name for name in prepared.task.splits if name != "train")
-        if resume and (record := finished_record(prepared, out, wanted)) and (weights.exists() or not keep_weights):
+    _require_two_parts(prepared)
+    _require_even_shares(prepared.config)
+    first = processes.rank() == 0
+    progress = progress and first
+    wanted = splits or tuple(name for name in prepared.task.splits if name != "train")
+    device = next(prepared.model.parameters()).device
+    with processes.joined(device.type), locked(out) if first else nullcontext(), _within_memory(prepared.config):
+        record = processes.from_first(lambda: _begin(prepared, out, wanted, resume, keep_weights))
+        if record is not None:
             if keep_weights:
-                checkpoint.load_task_file(prepared.model, prepared.base, weights)
+                checkpoint.load_task_file(prepared.model, prepared.base, out / WEIGHTS)
             return record
-        state = out / "state"
-        if resume and (state / "config.json").exists():
-            _require_same(prepared.config, records.read_record(state / "config.json", advice=START_ANEW), out)
-        else:
-            shutil.rmtree(state, ignore_errors=True)
-            state.mkdir()
-            records.write_record(prepared.config.as_dict(), state / "config.json")
-        dataset = prepared.dataset("train")
-        seconds = train(prepared.model, prepared.tokenizer, dataset, prepared.config, state, progress=progress)
-        started = time.perf_counter()
-        scores = {}
-        for split in wanted:
-            bar = f"evaluating on {split}" if progress else None
-            tested = prepared.dataset(split)
-            predicted = predict(prepared.model, tested, prepared.tokenizer, bar)
-            scores[split] = measure(prepared.task.metrics, tested["labels"], predicted)
-        record = {
-            "kind": "finetune",
-            **records.provenance(),
-            "config": prepared.config.as_dict(),
-            "parameters": {"trained": count(prepared.model, trained_only=True), "total": count(prepared.model)},
-            "stored_bytes": checkpoint.stored_bytes(prepared.model),
-            "train_sentences": len(dataset),
-            "seconds": {"train": seconds, "evaluate": time.perf_counter() - started},
-            "peak_memory_bytes": records.peak_memory_bytes(),
-            **scores,
-        }
-        if keep_weights:
-            checkpoint.save_task(prepared.model, prepared.base, weights)
-        records.write_record(record, out / "record.json")
-        shutil.rmtree(state)
+        trained = train(
+            prepared.model,
+            prepared.tokenizer,
+            prepared.dataset("train"),
+            prepared.config,
+            out / STATE,
+            score=prepared.score,
+            progress=progress,
+        )
+        return processes.from_first(lambda: _end(prepared, out, wanted, trained, keep_weights, progress))
+
+
+def _begin(prepared: Prepared, out: Path, splits: Sequence[str], resume: bool, keep_weights: bool) -> dict | None:
+    """The record of a run that is finished; else None, and the folder for the state of training is there."""
+    record = finished_record(prepared, out, splits) if resume else None
+    if record is not None and ((out / WEIGHTS).exists() or not keep_weights):
+        return record
+    state, now = out / STATE, {**prepared.config.as_dict(), "processes": processes.count()}
+    if resume and (state / "config.json").exists():
+        _require_same(now, records.read_record(state / "config.json", advice=START_ANEW), out)
+    else:
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir()
+        records.write_record(now, state / "config.json")
+    return None
+
+
+def _end(
+    prepared: Prepared, out: Path, splits: Sequence[str], trained: Trained, keep_weights: bool, progress: bool
+) -> dict:
+    """Evaluate, write the record and what is kept of the model, and remove the state of training."""
+    started = time.perf_counter()
+    scores = {}
+    for split in splits:
+        bar = f"evaluating on {split}" if progress else None
+        scores[split] = measure(prepared.task.metrics, *prepared.predicted(split, bar))
+    record = {
+        "kind": "finetune",
+        **records.provenance(),
+        "processes": processes.count(),
+        "config": prepared.config.as_dict(),
+        "parameters": {"trained": count(prepared.model, trained_only=True), "total": count(prepared.model)},
+        "stored_bytes": checkpoint.stored_bytes(prepared.model),
+        "train_sentences": len(prepared.task.train(prepared.config.train_size)),
+        "epochs": trained.epochs,
+        "seconds": {"train": trained.seconds, "evaluate": time.perf_counter() - started},
+        "peak_memory_bytes": records.peak_memory_bytes(),
+        **scores,
+    }
+    if keep_weights:
+        checkpoint.save_task(prepared.model, prepared.base, out / WEIGHTS)
+    records.write_record(record, out / "record.json")
+    shutil.rmtree(out / STATE)
     return record
 
 
@@ -230,26 +291,65 @@ def finished_record(prepared: Prepared, out: Path, splits: Sequence[str]) -> dic
         If the record is another command's or damaged, was made with another config, or lacks a split.
     """
     path = out / "record.json"
-    if (out / "state").exists():
+    if (out / STATE).exists():
         return None
     records.require_own(out, path.name)
     if not path.exists():
         return None
     record = records.read_run(path, START_ANEW)
-    _require_same(prepared.config, record["config"], out)
+    _require_same(prepared.config.as_dict(), record["config"], out)
     measured = forms.MEASURED if prepared.task.outputs == 1 else forms.SCORE
     forms.require(record, str(path), dict.fromkeys(splits, measured), START_ANEW)
     return record
 
 
-def _require_same(config: RunConfig, earlier: dict, out: Path) -> None:
-    now = config.as_dict()
+def _require_same(now: dict, earlier: dict, out: Path) -> None:
     differing = [f"{name} {earlier.get(name)!r}, not {now[name]!r}" for name in now if earlier.get(name) != now[name]]
     if differing:
         raise ValueError(
             f"a run is resumed with the options it began with; the one in {out} has {'; '.join(differing)}: give the same "
             "options, or leave out --resume to start anew"
         )
+
+
+def _require_two_parts(prepared: Prepared) -> None:
+    """Refuse a rate for the rest where numbers of the matrices are all that is trained, or none of that."""
+    if prepared.config.rest_rate is None:
+        return
+    of_matrices = matrix_parameters(prepared.model)
+    trained = {id(parameter) for parameter in prepared.model.parameters() if parameter.requires_grad}
+    if not trained & of_matrices or trained <= of_matrices:
+        raise ValueError(
+            "rest_rate is the rate of what is trained besides numbers of the matrices, whose rate learning_rate is; here "
+            f"{'nothing else is' if trained & of_matrices else 'no such numbers are'} trained, got {prepared.config.rest_rate:g}; "
+            "leave it out, learning_rate is for all that is trained"
+        )
+
+
+def _require_even_shares(config: RunConfig) -> None:
+    """Refuse a number of processes that cannot share a batch by micro-batches."""
+    count, batch, micro = processes.count(), config.batch_size, config.micro_batch_size
+    if batch % (micro * count):
+        fits = f"--batch-size {micro * count}" if batch % count else f"--micro-batch-size {batch // count}"
+        raise ValueError(
+            f"batch_size is a multiple of micro_batch_size times the processes, got {batch} and {micro} x {count}; take {fits}"
+        )
+
+
+@contextmanager
+def _within_memory(config: RunConfig):
+    """Make one sentence, a MemoryError, of what torch says when the GPU's memory is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        micro, share = config.micro_batch_size, config.batch_size // processes.count()
+        ways = [f"--micro-batch-size {m}" for m in range(micro // 2, 0, -1) if share % m == 0][:1]
+        ways += [] if config.checkpointing else ["--checkpointing"]
+        ways += [] if config.precision == "bfloat16" else ["--precision bfloat16"]
+        raise MemoryError(
+            f"the GPU's memory does not hold micro_batch_size {micro}, of which {share // micro} are accumulated for each step of "
+            f"{config.batch_size} sentences; take {', '.join(ways)}{' or ' if ways else ''}a --max-length below {config.max_length}"
+        ) from error
 
 
 def finetune(

@@ -44,6 +44,61 @@ GLUE = {
 REGRESSION = "stsb"
 
 
+@dataclass(frozen=True)
+class Preset:
+    """How the authors trained on a task: peak rates of the cores and of what else is trained, sentences in a step, epochs, and the
+    share of the steps in which the rate rises.
+    """
+
+    cores_rate: float
+    rest_rate: float
+    batch_size: int
+    epochs: int
+    warmup: float
+
+
+# Of their ALBERT: github.com/lpyhdzx/MPOP, albert/run_all_albert_fine_tune.sh, "lightweight fine-tuning". Where they count steps,
+# these are epochs here, of GLUE's whole training sets; their steps of warm-up are shares.
+PRESETS = {
+    "sst2": Preset(2.8e-6, 2.7e-5, 32, 3, 0.08),
+    "mnli": Preset(2e-6, 3e-5, 32, 3, 0.03),
+    "qnli": Preset(2.8e-6, 1e-5, 32, 3, 0.2),
+    "cola": Preset(1e-5, 1e-5, 16, 10, 0.06),
+    "stsb": Preset(2e-5, 2e-5, 16, 19, 0.03),
+    "qqp": Preset(5e-5, 5e-5, 32, 1, 0.07),
+    "mrpc": Preset(2e-5, 2e-5, 32, 7, 0.25),
+    "rte": Preset(3e-5, 3e-5, 32, 10, 0.25),
+    "wnli": Preset(2e-5, 2e-5, 8, 10, 0.25),
+}
+PRESET_LENGTH = 128  # tokens, of all tasks
+
+
+def preset_of(task: str, method: str) -> dict:
+    """The authors' settings for a task, as fields of `RunConfig`.
+
+    Parameters
+    ----------
+    task : str
+        As `load_task` takes it: "glue/rte".
+    method : str
+        Of `METHODS`. Only light fine-tuning gets two rates, where they differ; another method gets that of what is no core.
+
+    Raises
+    ------
+    ValueError
+        If the authors did not train on the task.
+    """
+    known = {f"glue/{name}": preset for name, preset in PRESETS.items()}
+    if task not in known:
+        raise ValueError(f"a preset is there for {', '.join(known)}, got {task!r}")
+    found = known[task]
+    rates = {"learning_rate": found.rest_rate}
+    if method == "light" and found.cores_rate != found.rest_rate:
+        rates = {"learning_rate": found.cores_rate, "rest_rate": found.rest_rate}
+    sizes = {"batch_size": found.batch_size, "micro_batch_size": min(16, found.batch_size), "max_length": PRESET_LENGTH}
+    return {**rates, **sizes, "epochs": found.epochs, "warmup": found.warmup}
+
+
 def glue_score(figures: Mapping[str, float]) -> float:
     """The mean over the nine tasks, each with one figure: the first column of Table 3 in Liu et al.
 

@@ -1,6 +1,6 @@
 """Network layers whose weight matrix is an MPO."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -59,8 +59,12 @@ class MPOLayer(nn.Module):
         self.padding = mpo.padding
 
     def matrix(self) -> Tensor:
-        """The matrix of shape (in, out), rebuilt from the cores unless `cached` keeps it."""
-        return contract(self.cores(), self.padding) if self._cached_matrix is None else self._cached_matrix
+        """The matrix of shape (in, out), rebuilt from the cores, in their precision, unless `cached` keeps it."""
+        if self._cached_matrix is not None:
+            return self._cached_matrix
+        cores = self.cores()
+        with _own_precision(cores[0].device):
+            return contract(cores, self.padding)
 
     def extra_repr(self) -> str:
         mpo = MPO(tuple(self.cores), self.padding)  # sizes alone: nothing that is offloaded is read
@@ -211,7 +215,7 @@ class MPOEmbedding(MPOLayer):
     @torch.compiler.disable  # what there is to do depends on which ids there are
     def _looked_up(self, ids: Tensor) -> Tensor:
         different, places = ids.unique(return_inverse=True)
-        with torch.autocast(ids.device.type, enabled=False):  # a dense lookup is no product to autocast, either
+        with _own_precision(ids.device):  # a dense lookup is no product to autocast, either
             rows = self._rows(different)
         if self.padding_idx is not None:
             rows = torch.where((different == self.padding_idx)[:, None], rows.detach(), rows)
@@ -256,6 +260,11 @@ class TiedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (..., embedding_dim) to (..., num_embeddings)."""
         return F.linear(x, self.weight, self.bias)
+
+
+def _own_precision(device: torch.device):
+    """Keep autocast from what rebuilds a matrix: a dense layer's is there in the precision of the parameters, too."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def mpo_layers(model: nn.Module) -> list[MPOLayer]:

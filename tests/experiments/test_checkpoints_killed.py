@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from mpo_tutorial.experiments import training
+from mpo_tutorial.experiments import marks, training, watch
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.finetune import prepare, run
 
@@ -30,9 +30,13 @@ class KilledError(Exception):
 def config(tiny_model, tiny_rows, tmp_path_factory) -> RunConfig:
     films = tmp_path_factory.mktemp("films") / "films.csv"
     pd.DataFrame(tiny_rows, columns=["text", "label"]).to_csv(films, index=False)
-    return RunConfig(
-        model=tiny_model, task=str(films), method="full", learning_rate=5e-3, train_size=96, epochs=3, device="cpu"
-    )
+    options = {
+        "train_size": 96,
+        "epochs": 3,
+        "patience": 3,
+        "device": "cpu",
+    }  # so patient that it keeps the best and never stops
+    return RunConfig(model=tiny_model, task=str(films), method="full", learning_rate=5e-3, **options)
 
 
 def end_of(config: RunConfig, out: Path) -> tuple[bytes, dict]:
@@ -57,7 +61,7 @@ def two_checkpoints(config, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError, match=OLDER):
         patch.setattr(training, "STEPS_BETWEEN_SAVES", STEPS_BETWEEN_SAVES)
-        patch.setattr(training, "shutil", SimpleNamespace(rmtree=killed))
+        patch.setattr(marks, "shutil", SimpleNamespace(rmtree=killed))
         end_of(config, out)
     assert {path.name for path in (out / "state").iterdir()} == {OLDER, NEWER, "config.json"}
     return out
@@ -82,13 +86,13 @@ def test_whichever_file_a_checkpoint_lacks_the_one_before_it_is_gone_on_from(
     config, straight, two_checkpoints, tmp_path, caplog, damage
 ):
     names = sorted(path.name for path in (two_checkpoints / "state" / NEWER).iterdir())
-    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "watch.json"} < set(names)
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", watch.KEPT, watch.BEST} < set(names)
     for name in names:
         out = shutil.copytree(two_checkpoints, tmp_path / name)
         DAMAGES[damage](out / "state" / NEWER / name)
         caplog.clear()
         assert end_of(config, out) == straight, name
-        assert [(line.levelno, line.getMessage()) for line in caplog.records if line.name == training.__name__] == [
+        assert [(line.levelno, line.getMessage()) for line in caplog.records if line.name == marks.__name__] == [
             (
                 logging.WARNING,
                 f"{NEWER} in {out / 'state'} is incomplete or altered and passed over; training goes on from {OLDER}.",
@@ -97,19 +101,19 @@ def test_whichever_file_a_checkpoint_lacks_the_one_before_it_is_gone_on_from(
 
 
 def told(caplog) -> list[str]:
-    return [line.getMessage() for line in caplog.records if line.name == training.__name__]
+    return [line.getMessage() for line in caplog.records if line.name == marks.__name__]
 
 
 def steps_done(monkeypatch) -> list[int]:
     """Where the steps that are done from now on are counted."""
     done = []
-    on_step_end = training._Watch.on_step_end
+    on_step_end = watch.Watch.on_step_end
 
     def counted(self, args, state, control, **kwargs):
         done.append(state.global_step)
         on_step_end(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(training._Watch, "on_step_end", counted)
+    monkeypatch.setattr(watch.Watch, "on_step_end", counted)
     return done
 
 
@@ -137,7 +141,7 @@ def test_where_none_is_whole_training_begins_anew(config, straight, two_checkpoi
 
 def test_a_mark_that_says_nothing_is_none(config, straight, two_checkpoints, tmp_path, caplog):
     out = shutil.copytree(two_checkpoints, tmp_path / "run")
-    (out / "state" / NEWER / training.MARK).write_text("{}")
+    (out / "state" / NEWER / marks.MARK).write_text("{}")
     assert end_of(config, out) == straight
     assert told(caplog)[0].endswith(f"training goes on from {OLDER}.")
 
@@ -147,7 +151,7 @@ def test_checkpoints_without_a_mark_as_earlier_versions_wrote_them_are_passed_ov
 ):
     out = shutil.copytree(two_checkpoints, tmp_path / "run")
     for name in (OLDER, NEWER):
-        (out / "state" / name / training.MARK).unlink()
+        (out / "state" / name / marks.MARK).unlink()
     assert end_of(config, out) == straight
     assert told(caplog)[0].endswith("training begins anew.")
 
@@ -157,7 +161,7 @@ def test_the_command_shows_what_it_passed_over(config, straight, two_checkpoints
     os.truncate(out / "state" / NEWER / "trainer_state.json", 0)
     options = (
         f"finetune --model {config.model} --task {config.task} --method full --learning-rate 0.005 --train-size 96"
-        " --epochs 3 --device cpu --out run --resume"
+        " --epochs 3 --patience 3 --device cpu --out run --resume"
     )
     done = mpo_tutorial_command(*options.split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -169,13 +173,13 @@ def test_the_command_shows_what_it_passed_over(config, straight, two_checkpoints
 @pytest.mark.parametrize("stops", [(3, 4), (3, 6, 7), (1, 3, 5, 8)])
 def test_a_run_that_is_stopped_again_and_again_ends_as_without(config, straight, tmp_path, monkeypatch, stops):
     """Also at the end of an epoch, and then in the midst of the next one."""
-    on_step_end = training._Watch.on_step_end
+    on_step_end = watch.Watch.on_step_end
 
     def stopped(self, args, state, control, **kwargs):
-        self.interrupted = state.global_step in stops
+        self.ctrl_c = state.global_step in stops
         on_step_end(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(training._Watch, "on_step_end", stopped)
+    monkeypatch.setattr(watch.Watch, "on_step_end", stopped)
     for _ in stops:
         with pytest.raises(InterruptedError):
             end_of(config, tmp_path / "run")
@@ -191,13 +195,13 @@ from itertools import count
 from pathlib import Path
 import torch
 from transformers import Trainer, modeling_utils
-from mpo_tutorial.experiments import training
+from mpo_tutorial.experiments import marks, training, watch
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.finetune import prepare, run
 
 config, out, outs, step = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 training.STEPS_BETWEEN_SAVES = 4
-save_checkpoint, on_save = Trainer._save_checkpoint, training._Watch.on_save
+save_checkpoint, on_save = Trainer._save_checkpoint, watch.Watch.on_save
 moments_to_live = None
 
 def moment():
@@ -248,9 +252,10 @@ def last_save(self, *args, **kwargs):
     if moments_to_live is not None:
         os._exit(0)
 
-Trainer._save_checkpoint, training._Watch.on_save = forked_save, last_save
+Trainer._save_checkpoint, watch.Watch.on_save = forked_save, last_save
 torch.save = in_halves(torch.save, 1)
 modeling_utils.safe_save_file = in_halves(modeling_utils.safe_save_file, 1)
+watch.save_file = in_halves(watch.save_file, 1)
 sys.addaudithook(hook)
 run(prepare(RunConfig(**config)), out, resume=True, progress=False, splits=("validation",))
 """
@@ -301,5 +306,5 @@ def test_a_kill_at_any_moment_of_a_save(config, straight, two_checkpoints, tmp_p
         caplog.clear()
         assert end_of(config, out) == straight, (out.name, names)
         if start == "empty":
-            assert bool(told(caplog)) == (begun and training.MARK not in names), (out.name, names)
+            assert bool(told(caplog)) == (begun and marks.MARK not in names), (out.name, names)
     assert len(states) > len(written)

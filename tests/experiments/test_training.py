@@ -11,17 +11,17 @@ from mpo_tutorial.experiments.finetune import prepare, run
 def test_the_rate_rises_over_a_fifth_of_the_steps_and_then_falls_to_nothing(
     tiny_model, tiny_rows, tmp_path, monkeypatch
 ):
-    """The rates that the optimiser used, read off a Trainer that is transformers' own but for taking notes."""
+    """The rates that the optimiser used, read off a Trainer that takes notes."""
     used = []
 
-    class Noting(training.Trainer):
+    class Noting(training._Trainer):
         def create_scheduler(self, num_training_steps, optimizer=None):
             scheduler = super().create_scheduler(num_training_steps, optimizer)
             inner = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's has one inside
             inner.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
             return scheduler
 
-    monkeypatch.setattr(training, "Trainer", Noting)
+    monkeypatch.setattr(training, "_Trainer", Noting)
     pd.DataFrame(tiny_rows, columns=["text", "label"]).to_csv(tmp_path / "films.csv", index=False)
     config = RunConfig(
         model=tiny_model,
