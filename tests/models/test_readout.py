@@ -26,6 +26,7 @@ from mpo_tutorial.models.convert import decompose, decompress, freeze
 from mpo_tutorial.models.layers import mpo_layers
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.readout import POOLINGS, own_pooling, pooled, pooling_of
+from mpo_tutorial.models.sources import model_path
 
 IDS = torch.tensor([[5, 9, 96, 7, 12], [7, 8, 3, 0, 0], [11, 0, 0, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
@@ -324,3 +325,25 @@ def test_a_pooler_that_is_not_read_is_not_trained_or_missed(tiny_config):
     freeze(model, "head")
     assert not any("pooler" in name for name, _ in model.named_parameters())
     assert fingerprint(model)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_a_model_read_by_the_mean_is_exported_dense_or_not(make, model_type):
+    dense, cores = make(model_type, "mean"), make(model_type, "mean")
+    decompose(cores)
+    for model in (dense, cores, decompress(cores)):
+        exported = torch.export.export(model, (IDS, MASK)).module()
+        with torch.no_grad():
+            assert torch.equal(exported(IDS, MASK).logits, logits(model))
+
+
+def test_the_embedded_model_is_read_by_the_mean():
+    model, tokenizer = load("minilm")
+    batch = tokenizer(["a film to remember", "two hours of my life , gone"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = AutoModel.from_pretrained(model_path("minilm")).eval()(**batch).last_hidden_state.numpy()
+        found = model.eval()(**batch).logits
+    mask = batch["attention_mask"].numpy()
+    assert 0 < mask.mean() < 1
+    vectors = np.einsum("st,stw->sw", mask, states) / mask.sum(1, keepdims=True)
+    np.testing.assert_allclose(found.numpy(), head_by_hand(model, vectors), atol=1e-5)
