@@ -17,7 +17,8 @@ from mpo_tutorial.course import tables
 from mpo_tutorial.experiments import forms, processes, records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.glue import preset_of
-from mpo_tutorial.models.methods import BLOCKS, GAUGES, METHODS
+from mpo_tutorial.models.methods import METHODS
+from mpo_tutorial.models.ways import BLOCKS, GAUGES
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(".")[0]
