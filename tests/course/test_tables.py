@@ -4,12 +4,13 @@ from mpo_tutorial.course import tables
 from mpo_tutorial.course.demo import beside_full
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.compare import summarise
+from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.statistics import METRICS, measure
 
 
 @pytest.fixture(scope="module")
 def comparison() -> dict:
-    return summarise(records.shipped_points("compare"))
+    return summarise(records.shipped_points("light"), LIGHT)
 
 
 RUN = {
@@ -50,25 +51,55 @@ def test_a_run_stands_beside_the_record_only_on_the_same_budget(comparison):
     run = records.shipped("demo")["light"]
     assert tables.same_budget(comparison, run)
     assert not tables.same_budget(comparison, {**run, "train_sentences": 100})
-    for name, other in (("model", "b"), ("task", "b"), ("epochs", 3), ("batch_size", 16), ("max_length", 128)):
+    for name, other in (("model", "b"), ("task", "b"), ("epochs", 3), ("batch_size", 16), ("max_length", 128), ("pooling", "pooler")):
         assert not tables.same_budget(comparison, {**run, "config": {**run["config"], name: other}}), name
 
 
 def test_a_methods_row_is_the_mean_over_its_seeds(comparison):
+    right = [point["result"]["test"]["accuracy"] for point in comparison["final"]["light"]]
     row = tables.row_of_comparison("light", comparison, "light")
-    assert row.accuracy == pytest.approx((0.8 + 0.795 + 0.8125) / 3)
+    assert row.accuracy == pytest.approx(sum(right) / len(right))
     low, high = row.interval
     assert row.cells()[3] == f"{100 * row.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    assert row.cells()[4] == ""  # its runs shared a machine
     single = tables.TableRow("one seed", 10**6, 10**7, 0.8, None, 60.0, 10**6)
-    assert single.cells()[3] == "80.0 %"
+    assert single.cells()[3:5] == ("80.0 %", "60 s")
 
 
-def test_the_second_comparison_says_what_its_interval_says():
-    points = records.shipped_points("compare-3-epochs")
-    difference = summarise(points)["difference"]
-    low, high = difference["interval"]
-    paragraph = tables.second_comparison(points)
-    assert f"paired difference {100 * difference['mean']:.1f} [{100 * low:.1f}, {100 * high:.1f}] points" in paragraph
-    assert ("does not lie above the margin" in paragraph) != difference["not_inferior"]
-    assert ("it holds 0" in paragraph) == (low <= 0 <= high)
-    assert f"{difference['seeds_needed']} seeds with this spread" in paragraph
+def test_a_comparison_is_shown_with_what_decides_it(comparison):
+    """Of every row the difference that is paired by seeds, and of the pair what the interval says of the margin."""
+    rows = {cells[0]: cells for cells in tables.cells_of_comparison(comparison)}
+    for name, variant in comparison["variants"].items():
+        beside = variant["minus_beside"]
+        assert rows[name][3] == ("" if beside is None else f"{100 * beside['mean']:+.1f} [{_ends(beside)}]")
+    assert [cells[0] for cells in tables.cells_of_comparison(comparison, ["full", "light"])] == ["full", "light"]
+    confirmed, tested, how = tables.sentences_of_comparison(comparison, LIGHT)
+    found = comparison["primary"]["confirmation"]
+    assert confirmed.startswith("Light minus full, paired by 10 seeds, on the confirmation set (1,828 sentences): ")
+    assert f"{100 * found['mean']:+.1f} [{_ends(found)}] points" in confirmed
+    assert ("does not lie above minus the margin of 1 point" in confirmed) != found["not_inferior"]
+    assert ("it holds 0" in confirmed) == (found["interval"][0] <= 0 <= found["interval"][1])
+    assert ("all of it below 0" in confirmed) == (found["interval"][1] < 0)
+    assert f"by {found['seeds_needed']} seeds" in confirmed
+    assert "on the test set (2,000 sentences)" in tested
+    assert "3,200 training sentences of rotten_tomatoes, 2 epochs" in how
+
+
+def _ends(found: dict) -> str:
+    return ", ".join(f"{100 * end:+.1f}" for end in found["interval"])
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ([-0.005, 0.01], "the interval lies above minus the margin of 1 point that was set beforehand."),
+        ([-0.02, 0.01], "set beforehand, and it holds 0. Equal methods"),
+        ([-0.02, -0.001], "set beforehand, and all of it below 0. Equal methods"),
+        (None, "set beforehand, and it holds 0. Equal methods"),
+    ],
+)
+def test_what_an_interval_says_of_the_margin(comparison, interval, said):
+    shown = interval is not None and interval[0] > -0.01
+    found = {"mean": 0.0, "interval": interval, "seeds": 3, "margin": 0.01, "not_inferior": shown, "seeds_needed": 7}
+    (sentence, _) = tables.sentences_of_comparison({**comparison, "primary": {"test": found}}, LIGHT)
+    assert said in sentence

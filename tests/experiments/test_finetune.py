@@ -73,11 +73,14 @@ def test_same_seed_same_result_other_seed_another(config, tmp_path):
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(config, tmp_path):
-    """transformers 5.23 sums them for BERT, unless told that its loss takes no keywords."""
+    """transformers 5.23 sums them for BERT, unless told that its loss takes no keywords.
+
+    Biases of keys have no gradient but rounding, of which AdamW makes full steps: they are left out.
+    """
     trained = []
     for micro in (16, 4):
         # No dropout, so that cutting the batch in pieces is the only difference.
-        prepared = prepare(replace(config, micro_batch_size=micro, train_size=96, epochs=1))
+        prepared = prepare(replace(config, rest="head", micro_batch_size=micro, train_size=96, epochs=1))
         for module in prepared.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -177,7 +180,7 @@ def test_accuracies_need_classes(config, tmp_path):
     regression = replace(config, task="glue/stsb")
     for command in (
         lambda: demo(regression, tmp_path / "out"),
-        lambda: compare.study(regression),
+        lambda: compare.study(compare.TRIAL, regression),
         lambda: cuts.light_runs(regression, 1, tmp_path / "out"),
     ):
         with pytest.raises(ValueError, match="accuracies need a task with classes, glue/stsb asks for a figure"):

@@ -117,9 +117,9 @@ def test_what_was_measured_on_a_split_is_whole(tmp_path, part):
             records.read_run(tmp_path / "record.json", "", {"test": forms.MEASURED})
 
 
-@pytest.mark.parametrize("name", ["compare", "cuts", "bench", "movement"])
+@pytest.mark.parametrize("name", ["light", "cuts", "bench", "movement"])
 def test_the_shipped_points_have_the_forms_of_their_studies_and_no_less(name):
-    form = {"compare": compare.form, "cuts": cuts.form, "bench": bench.form, "movement": movement.form}[name]
+    form = {"light": compare.form, "cuts": cuts.form, "bench": bench.form, "movement": movement.form}[name]
     for point in records.shipped_points(name):
         expected = form(point["setting"])
         forms.require(point, "it", {**forms.POINT, "result": expected}, "")
@@ -227,7 +227,7 @@ def test_a_folder_is_made_and_held(tmp_path):
 
 def test_the_records_that_came_with_the_package_are_read():
     assert records.shipped("demo")["versions"].keys() >= {"python", "torch"}
-    for name in ("compare", "cuts", "bench"):
+    for name in ("light", "cuts", "bench", "movement"):
         points = records.shipped_points(name)
         assert points
         assert all(point.keys() >= {"study", "stage", "setting", "result"} for point in points)

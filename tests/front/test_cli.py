@@ -382,4 +382,4 @@ def test_the_real_demo_keeps_to_its_budget_of_memory(mpo_tutorial_command, tmp_p
     assert record["light"]["parameters"]["trained"] <= 1_120_000
     # Over chance by far more than the interval: no seed of the record came below 0.7.
     assert record["light"]["test"]["accuracy"] > 0.7
-    assert [row["method"] for row in record["table"]] == ["light, this run", "light, 3 seeds", "full, 3 seeds"]
+    assert all(name in done.stdout for name in ("light, this run", "light, 10 seeds", "full, 10 seeds"))
