@@ -8,7 +8,7 @@ from torch import Tensor
 from mpo_tutorial.maths.shapes import Shape
 
 
-def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0)) -> Tensor:
+def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0), *, by_columns: bool = False) -> Tensor:
     """The (in, out) matrix that a chain of cores stands for. Gradients flow through it.
 
     The cores left of the central one are merged, and those right of it. Then the central core meets first the side with
@@ -20,6 +20,8 @@ def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0)) -> Tens
     cores : sequence of Tensor, core k of shape (bond_left, in_k, out_k, bond_right)
     padding : (int, int)
         Rows and columns at the end to leave out.
+    by_columns : bool
+        Lay the matrix out in memory column after column, as `nn.Linear` lays out its own.
     """
     middle = len(cores) // 2
     left, centre = merge(cores[:middle]), cores[middle]
@@ -29,7 +31,10 @@ def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0)) -> Tens
     parts = (_joined(left, centre), right) if left_first else (left, _joined(centre, right))
     # Reshaped, not indexed: the gradient of an index fills a tensor with zeros first.
     blocks = _joined(*parts).flatten(0, 1).flatten(-2)  # in, out of the left side, of the centre, of the right side
-    matrix = blocks.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
+    if by_columns:
+        matrix = blocks.permute(1, 3, 5, 0, 2, 4).flatten(3).flatten(0, 2).T
+    else:
+        matrix = blocks.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
     return matrix[: len(matrix) - padding[0], : matrix.shape[1] - padding[1]] if any(padding) else matrix
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mpo_tutorial.maths.contraction import contract
+from mpo_tutorial.maths.contraction import contract, merge
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 
@@ -293,7 +293,8 @@ class Rebuilt:
     """The matrices of a model's MPO layers, rebuilt once for all micro-batches of an optimiser step.
 
     Layers use them until `backward`, which takes the gradients that have come together on the matrices back to the cores, through
-    each contraction once; layers of one shape go through it side by side. Embeddings are left out: they look up rows.
+    each contraction once. The small cores of layers of one shape are merged side by side. Each central core, nearly as large as
+    its matrix, is used where it lies, for to stack them takes longer than it saves. Embeddings are left out: they look up rows.
 
     Parameters
     ----------
@@ -307,31 +308,46 @@ class Rebuilt:
             if isinstance(layer, MPOLinear):
                 sizes = tuple((tuple(core.shape), core.requires_grad) for core in layer.cores)
                 groups.setdefault((sizes, layer.padding), []).append(layer)
-        self.layers, self.matrices = [], []
-        for (_, padding), layers in groups.items():
-            cores = [torch.stack([layer.cores[k] for layer in layers]) for k in range(len(layers[0].cores))]
-            with torch.enable_grad():
-                self.matrices.append(torch.vmap(lambda *cores, padding=padding: contract(cores, padding))(*cores))
-            self.layers.append(layers)
-            for layer, matrix in zip(layers, self.matrices[-1].detach(), strict=True):
-                layer._cached_matrix = matrix.requires_grad_(self.matrices[-1].requires_grad)
+        self.layers = [layer for layers in groups.values() for layer in layers]
+        with torch.enable_grad():
+            self.matrices = [matrix for layers in groups.values() for matrix in _rebuilt(layers)]
+        for layer, matrix in zip(self.layers, self.matrices, strict=True):
+            layer._cached_matrix = matrix.detach().requires_grad_(matrix.requires_grad)
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Of the matrices, as far as backward passes have come; they are let go in `backward`."""
+        kept = (layer._cached_matrix for layer in self.layers)
+        return [matrix.grad for matrix in kept if matrix is not None and matrix.grad is not None]
 
     def backward(self) -> None:
         """Give the cores their gradients, and let the layers rebuild for themselves again."""
-        pairs = []
-        for layers, matrices in zip(self.layers, self.matrices, strict=True):
-            if matrices.requires_grad:
-                kept = [layer._cached_matrix for layer in layers]
-                pairs.append((matrices, torch.stack([torch.zeros_like(m) if m.grad is None else m.grad for m in kept])))
+        reached = []
+        for layer, matrix in zip(self.layers, self.matrices, strict=True):
+            if layer._cached_matrix.grad is not None:
+                reached.append((matrix, layer._cached_matrix.grad))
         self.forget()
-        if pairs:
-            torch.autograd.backward(*zip(*pairs, strict=True))
+        if reached:
+            torch.autograd.backward(*zip(*reached, strict=True))
 
     def forget(self) -> None:
         """Let the layers rebuild for themselves again, without gradients."""
-        for layers in self.layers:
-            for layer in layers:
-                layer._cached_matrix = None
+        for layer in self.layers:
+            layer._cached_matrix = None
+
+
+def _rebuilt(layers: list[MPOLinear]) -> list[Tensor]:
+    """The matrices of layers of one shape, laid out as `F.linear` lays out their gradients, so that these are never copied."""
+    chains = [layer.cores() for layer in layers]
+    centre = len(chains[0]) // 2
+
+    def merged(side: slice) -> tuple[Tensor, ...]:
+        stacks = [torch.stack(cores) for cores in zip(*(chain[side] for chain in chains), strict=True)]
+        return torch.vmap(lambda *cores: merge(cores))(*stacks).unbind()
+
+    sides = [merged(side) for side in (slice(centre), slice(centre + 1, None)) if chains[0][side]]
+    shorter = zip(sides[0], [chain[centre] for chain in chains], *sides[1:], strict=True)
+    return [contract(chain, layers[0].padding, by_columns=True) for chain in shorter]
 
 
 def matrix_parameters(model: nn.Module) -> set[int]:

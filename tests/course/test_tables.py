@@ -51,7 +51,14 @@ def test_a_run_stands_beside_the_record_only_on_the_same_budget(comparison):
     run = records.shipped("demo")["light"]
     assert tables.same_budget(comparison, run)
     assert not tables.same_budget(comparison, {**run, "train_sentences": 100})
-    for name, other in (("model", "b"), ("task", "b"), ("epochs", 3), ("batch_size", 16), ("max_length", 128), ("pooling", "pooler")):
+    for name, other in (
+        ("model", "b"),
+        ("task", "b"),
+        ("epochs", 3),
+        ("batch_size", 16),
+        ("max_length", 128),
+        ("pooling", "pooler"),
+    ):
         assert not tables.same_budget(comparison, {**run, "config": {**run["config"], name: other}}), name
 
 

@@ -203,8 +203,14 @@ def test_readme_shows_the_record():
     # These sentences are of this outcome, and have to be written anew with another one.
     found = compare.summarise(points, LIGHT)["primary"]["confirmation"]
     worse, shown = found["interval"][1] < 0, found["not_inferior"]
-    chapters = [(ROOT / f"notebooks/{name}.ipynb").read_text() for name in ("00_start_here", "07_lightweight_fine_tuning")]
-    said = zip(("It loses about a point", "So it loses about a point", "So light fine-tuning is worse"), (readme, *chapters), strict=True)
+    chapters = [
+        (ROOT / f"notebooks/{name}.ipynb").read_text() for name in ("00_start_here", "07_lightweight_fine_tuning")
+    ]
+    said = zip(
+        ("It loses about a point", "So it loses about a point", "So light fine-tuning is worse"),
+        (readme, *chapters),
+        strict=True,
+    )
     for sentence, page in said:
         assert (sentence in page) == (worse and not shown)
 

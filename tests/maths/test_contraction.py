@@ -19,6 +19,7 @@ def test_contraction_is_tensorlys(data, shape):
     with tl.backend_context("pytorch", local_threadsafe=True):
         expected = tt_matrix_to_matrix(list(mpo.cores))[: shape.in_size, : shape.out_size]
     torch.testing.assert_close(contract(mpo.cores, shape.padding), expected)
+    torch.testing.assert_close(contract(mpo.cores, shape.padding, by_columns=True), expected)
 
 
 @pytest.mark.parametrize(

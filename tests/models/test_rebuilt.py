@@ -7,7 +7,7 @@ import torch
 from conftest import TINY
 from transformers import AutoModelForSequenceClassification
 
-from mpo_tutorial.models.convert import decompose, freeze
+from mpo_tutorial.models.convert import decompose, decompress, freeze
 from mpo_tutorial.models.layers import MPOEmbedding, MPOLinear, Rebuilt, mpo_layers
 
 BATCHES = [
@@ -134,3 +134,21 @@ def test_a_table_is_not_rebuilt(make):
     assert all((layer._cached_matrix is None) == (layer is table) for layer in mpo_layers(model))
     rebuilt.forget()
     assert all(layer._cached_matrix is None for layer in mpo_layers(model))
+
+
+def test_gradients_of_matrices_are_those_of_the_dense_layers_and_held_for_the_step_alone(make):
+    model = make()
+    dense = decompress(model)
+    rebuilt = Rebuilt(model)
+    assert rebuilt.gradients == []
+    backward(model)
+    backward(dense)
+    held = {id(layer): gradient for layer, gradient in zip(rebuilt.layers, rebuilt.gradients, strict=True)}
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, MPOLinear)]
+    assert len(layers) == len(held)
+    for name, layer in layers:
+        expected = dense.get_submodule(name).weight.grad.T
+        torch.testing.assert_close(held[id(layer)], expected, atol=1e-6, rtol=1e-4)
+        assert held[id(layer)].stride() == layer.matrix().stride() == expected.stride()
+    rebuilt.backward()
+    assert rebuilt.gradients == []
