@@ -31,7 +31,7 @@ class MPOLayer(nn.Module):
     def __init__(self, mpo: MPO):
         super().__init__()
         self.set_mpo(mpo)
-        self._cached_matrix = None
+        self._cached_matrix: Tensor | None = None
 
     @property
     def mpo(self) -> MPO:
@@ -311,24 +311,21 @@ class Rebuilt:
         self.layers = [layer for layers in groups.values() for layer in layers]
         with torch.enable_grad():
             self.matrices = [matrix for layers in groups.values() for matrix in _rebuilt(layers)]
-        for layer, matrix in zip(self.layers, self.matrices, strict=True):
-            layer._cached_matrix = matrix.detach().requires_grad_(matrix.requires_grad)
+        self.leaves = [matrix.detach().requires_grad_(matrix.requires_grad) for matrix in self.matrices]
+        for layer, leaf in zip(self.layers, self.leaves, strict=True):
+            layer._cached_matrix = leaf
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Of the matrices, as far as backward passes have come; they are let go in `backward`."""
-        kept = (layer._cached_matrix for layer in self.layers)
-        return [matrix.grad for matrix in kept if matrix is not None and matrix.grad is not None]
+        """Of the matrices, each of shape (in, out), as far as backward passes have come."""
+        return [leaf.grad for leaf in self.leaves if leaf.grad is not None]
 
     def backward(self) -> None:
         """Give the cores their gradients, and let the layers rebuild for themselves again."""
-        reached = []
-        for layer, matrix in zip(self.layers, self.matrices, strict=True):
-            if layer._cached_matrix.grad is not None:
-                reached.append((matrix, layer._cached_matrix.grad))
         self.forget()
+        reached = [matrix for matrix, leaf in zip(self.matrices, self.leaves, strict=True) if leaf.grad is not None]
         if reached:
-            torch.autograd.backward(*zip(*reached, strict=True))
+            torch.autograd.backward(reached, self.gradients)
 
     def forget(self) -> None:
         """Let the layers rebuild for themselves again, without gradients."""
@@ -343,7 +340,7 @@ def _rebuilt(layers: list[MPOLinear]) -> list[Tensor]:
 
     def merged(side: slice) -> tuple[Tensor, ...]:
         stacks = [torch.stack(cores) for cores in zip(*(chain[side] for chain in chains), strict=True)]
-        return torch.vmap(lambda *cores: merge(cores))(*stacks).unbind()
+        return torch.vmap(merge)(stacks).unbind()
 
     sides = [merged(side) for side in (slice(centre), slice(centre + 1, None)) if chains[0][side]]
     shorter = zip(sides[0], [chain[centre] for chain in chains], *sides[1:], strict=True)
