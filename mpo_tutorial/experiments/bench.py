@@ -4,18 +4,16 @@ Contenders take turns, one step each, so that a busy minute slows them all; the 
 process of its own for each.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from importlib import metadata
-from multiprocessing import get_context
-from statistics import median
 
 import torch
 
-from mpo_tutorial.experiments import forms, records
+from mpo_tutorial.experiments import forms
 from mpo_tutorial.experiments.contenders import Sizes, bert_like, decomposer, layer_of, layer_step, model_step
+from mpo_tutorial.experiments.races import peak, race
+from mpo_tutorial.experiments.steps import FULL, LIGHT, WORK, Work, step_of
 from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.maths.contraction import multiplications
 from mpo_tutorial.maths.entropy import Spectra
@@ -25,8 +23,6 @@ from mpo_tutorial.maths.shapes import Shape, balanced_shape
 from mpo_tutorial.models.layers import cached
 
 VERSION = 1
-TOO_LONG = 60.0  # seconds
-PAUSE = 0.2  # seconds; the threads of a BLAS go on spinning for a while, and would slow the next contender
 PEERS = ("tensorly", "tensorly-torch", "quimb", "torchTT")
 NOT_INSTALLED = "not installed"
 LIMIT = "counted limit"
@@ -34,7 +30,9 @@ EVALUATED = ("nn.Linear", "MPOLinear in cached")
 LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-torch, factorized")
 
 
-def study(sizes: Sizes | None = None, *, device: str = "cpu", repeat: int = 15) -> Study:
+def study(
+    sizes: Sizes | None = None, *, device: str = "cpu", repeat: int = 15, work: Sequence[Work] | None = None
+) -> Study:
     """Every part measured once, one after the other.
 
     Parameters
@@ -43,6 +41,8 @@ def study(sizes: Sizes | None = None, *, device: str = "cpu", repeat: int = 15) 
     device : {"cpu", "cuda"}
     repeat : int
         Turns of each contender; the median of their seconds counts.
+    work : sequence of Work, optional
+        What the steps of the optimiser are of; None: what `steps.WORK` has for the device.
 
     Raises
     ------
@@ -51,6 +51,7 @@ def study(sizes: Sizes | None = None, *, device: str = "cpu", repeat: int = 15) 
     """
     check_options(device, repeat)
     sizes = sizes or Sizes()
+    work = WORK[device] if work is None else work
     common = {"device": device, "repeat": repeat, "sizes": asdict(sizes)}
 
     def parts(_points: list[Point]) -> list[Setting]:
@@ -60,7 +61,10 @@ def study(sizes: Sizes | None = None, *, device: str = "cpu", repeat: int = 15) 
         settings += [{"part": "model", "bond": bond, "tokens": n} for bond in sizes.bonds for n in sizes.model_tokens]
         return [{**setting, **common} for setting in [*settings, {"part": "slider"}]]
 
-    return Study("bench", VERSION, measure, {"parts": parts}, serial=True, describe=describe, form=form)
+    def steps(_points: list[Point]) -> list[Setting]:
+        return [{"part": "step", "work": asdict(each), **common} for each in work]
+
+    return Study("bench", VERSION, measure, {"parts": parts, "steps": steps}, serial=True, describe=describe, form=form)
 
 
 def measure(setting: Setting) -> dict:
@@ -99,7 +103,8 @@ def _is_slider(rows) -> bool:
 
 def describe(point: Point) -> str:
     setting = point["setting"]
-    return ", ".join(f"{name} {setting[name]}" for name in ("part", "bond", "tokens") if name in setting)
+    told = setting | setting.get("work", {})
+    return ", ".join(f"{name} {told[name]}" for name in ("part", "bond", "tokens", "model", "task") if name in told)
 
 
 def summarise(points: Sequence[Point]) -> dict:
@@ -111,7 +116,7 @@ def summarise(points: Sequence[Point]) -> dict:
     Returns
     -------
     dict
-        "decomposition", "layer", "evaluation", "model": lists of rows; "slider": a dict; "device", "repeat", "peers", and what the
+        "decomposition", "layer", "evaluation", "model", "step": lists of rows; "slider": a dict; "device", "repeat", "peers", and what the
         first point says of its making.
     """
     first = points[0]
@@ -120,11 +125,11 @@ def summarise(points: Sequence[Point]) -> dict:
     model_shapes = [
         (count, balanced_shape(*size)) for kind, (count, *size) in sizes.matrices().items() if kind != "embedding"
     ]
-    found: dict = {"decomposition": [], "layer": [], "evaluation": [], "model": []}
+    found: dict = {"decomposition": [], "layer": [], "evaluation": [], "model": [], "step": []}
     speed = None  # seconds a multiplication, of the first layer
     for point in points:
         setting, rows = point["setting"], point["result"]["rows"]
-        where = {name: setting[name] for name in ("tokens", "bond") if name in setting}
+        where = {name: setting[name] for name in ("tokens", "bond", "work") if name in setting}
         rows = [{**row, **where} for row in rows]
         if setting["part"] in ("layer", "model"):
             dense = next(row for row in rows if row["contender"] == "nn.Linear")
@@ -152,7 +157,12 @@ def _rebuilding(shapes: Sequence[tuple[int, Shape]], bond: int | None) -> int:
 
 
 def sizes_of(setting: Setting) -> Sizes:
-    return Sizes(**{name: tuple(v) if isinstance(v, list) else v for name, v in setting["sizes"].items()})
+    return Sizes(**_tuples(setting["sizes"]))
+
+
+def _tuples(fields: dict) -> dict:
+    """Fields of a frozen dataclass, which JSON has made lists of."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def check_options(device: str, repeat: int) -> None:
@@ -175,41 +185,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _race(steps: dict[str, Callable[[], object]], device: str, repeat: int) -> dict[str, float]:
-    """Median seconds of a step of each contender, without its first turn, unless that one took too long for another."""
-    first = {name: _seconds(step, device) for name, step in steps.items()}
-    turns = {name: [] for name, seconds in first.items() if seconds < TOO_LONG}
-    order = list(turns)
-    for _ in range(repeat):
-        order.reverse()  # so that nobody is always the first, or always behind the same
-        for name in order:
-            turns[name].append(_seconds(steps[name], device))
-    return first | {name: median(seconds) for name, seconds in turns.items()}
-
-
-def _seconds(step: Callable[[], object], device: str) -> float:
-    time.sleep(PAUSE)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def _peak(make: Callable, *arguments) -> int:
-    """Bytes at the peak of a process, or of the GPU, that does one step and nothing else."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_peak_here, make, arguments, torch.get_num_threads()).result()
-
-
-def _peak_here(make: Callable, arguments: tuple, threads: int) -> int:
-    torch.set_num_threads(threads)
-    make(*arguments)()
-    return torch.cuda.max_memory_allocated() if "cuda" in arguments else records.peak_memory_bytes()
-
-
 def _decomposition(sizes: Sizes, setting: Setting) -> list[dict]:
     device, repeat = setting["device"], setting["repeat"]
     libraries = ("mpo_tutorial", "tensorly", "quimb", "torchTT")
@@ -222,14 +197,14 @@ def _decomposition(sizes: Sizes, setting: Setting) -> list[dict]:
         for library in missing:
             rows[library] = {"library": library, "missing": NOT_INSTALLED}
         matrix = bert_like(*size)
-        for library, seconds in _race(steps, device, max(1, repeat // 2)).items():
+        for library, seconds in race(steps, device, max(1, repeat // 2)).items():
             rows[library]["kinds"][kind] = seconds
             rows[library]["seconds"] += count * seconds
             rows[library]["error"] = max(rows[library]["error"], relative_error(steps[library]()().cpu(), matrix))
     _, *largest = kinds["embedding"]
     for library, row in rows.items():
         if "missing" not in row:
-            row["peak_bytes"] = _peak(decomposer, library, *largest, device)
+            row["peak_bytes"] = peak(decomposer, library, *largest, device)
     return list(rows.values())
 
 
@@ -252,11 +227,11 @@ def _passes(make: Callable, arguments: dict[str, tuple], device: str, repeat: in
     """Seconds, and where asked for the peak memory, of the steps that `make` makes of each contender's arguments."""
     steps = {name: make(*given) for name, given in arguments.items()}
     missing = [name for name, step in steps.items() if step is None]
-    seconds = _race({name: step for name, step in steps.items() if step is not None}, device, repeat)
+    seconds = race({name: step for name, step in steps.items() if step is not None}, device, repeat)
     del steps
     rows = [{"contender": name, "seconds": value} for name, value in seconds.items()]
     if with_memory:
-        rows = [{**row, "peak_bytes": _peak(make, *arguments[row["contender"]])} for row in rows]
+        rows = [{**row, "peak_bytes": peak(make, *arguments[row["contender"]])} for row in rows]
     return rows + [{"contender": name, "missing": NOT_INSTALLED} for name in missing]
 
 
@@ -267,7 +242,7 @@ def _evaluation(sizes: Sizes, setting: Setting) -> list[dict]:
     x = torch.randn(setting["tokens"], shape.in_size).to(device)
     with torch.inference_mode(), cached(layer):
         steps = dict(zip(EVALUATED, (lambda: dense(x), lambda: layer(x)), strict=True))
-        seconds = _race(steps, device, 3 * setting["repeat"])
+        seconds = race(steps, device, 3 * setting["repeat"])
     return [{"contender": name, "seconds": value} for name, value in seconds.items()]
 
 
@@ -279,10 +254,22 @@ def _slider(sizes: Sizes, _setting: Setting) -> list[dict]:
     spectra = Spectra.of(matrix, shape)
     once = time.perf_counter() - started
     bonds = tuple(max(1, full // 2) for full in shape.full_bonds)
-    answer = _race(
+    answer = race(
         {"": lambda: (spectra.bound(bonds, relative=True), spectra.entropies(), shape.n_params(bonds))}, "cpu", 7
     )[""]
     return [{"schmidt_values_seconds": once, "answer_seconds": answer}]
+
+
+def _step(sizes: Sizes, setting: Setting) -> list[dict]:
+    """A whole step of the optimiser of each contender."""
+    work, device = Work(**_tuples(setting["work"])), setting["device"]
+    steps = {name: step_of(name, work, sizes, device) for name in work.contenders}
+    there = {name: step for name, step in steps.items() if step is not None}
+    seconds = race(there, device, setting["repeat"])
+    rows = [{"contender": name, "seconds": seconds[name], **step.held()} for name, step in there.items()]
+    del steps, there
+    rows = [{**row, "peak_bytes": peak(step_of, row["contender"], work, sizes, device)} for row in rows]
+    return rows + [{"contender": name, "missing": NOT_INSTALLED} for name in work.contenders if name not in seconds]
 
 
 MEASURES = {
@@ -291,6 +278,7 @@ MEASURES = {
     "evaluation": _evaluation,
     "model": _model,
     "slider": _slider,
+    "step": _step,
 }
 ROWS = {
     "decomposition": _rows("library", ("mpo_tutorial", "tensorly"), ("seconds", "error")),
@@ -298,4 +286,9 @@ ROWS = {
     "evaluation": _rows("contender", EVALUATED),
     "model": _rows("contender", LAYERS[:2]),
     "slider": forms.Leaf("a row with answer_seconds", _is_slider),
+    "step": _rows(
+        "contender",
+        (FULL, LIGHT),
+        ("seconds", "tokens", "trained", "gradient_bytes", "optimiser_bytes", "multiplications"),
+    ),
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
 from mpo_tutorial.models.convert import decompose, freeze
 from mpo_tutorial.models.layers import MPOLinear
+
+if TYPE_CHECKING:
+    from transformers import BertForSequenceClassification
 
 
 @dataclass(frozen=True)
@@ -155,16 +159,7 @@ def _of_tensorly_torch(layer: MPOLinear, implementation: str) -> nn.Module | Non
 
 def model_step(contender: str, sizes: Sizes, tokens: int, bond: int | None, device: str) -> Callable | None:
     """A forward and a backward pass of a new BERT; as MPOs, only auxiliary cores are trained. None if the library is missing."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=sizes.vocabulary,
-        hidden_size=sizes.hidden,
-        intermediate_size=sizes.feed_forward,
-        num_hidden_layers=sizes.layers,
-    )
-    model = BertForSequenceClassification(config)
+    model = new_bert(sizes)
     if contender != "nn.Linear":
         decompose(model, max_bond=bond)
         freeze(model)
@@ -185,3 +180,17 @@ def model_step(contender: str, sizes: Sizes, tokens: int, bond: int | None, devi
         model(ids).logits.sum().backward()
 
     return step
+
+
+def new_bert(sizes: Sizes) -> "BertForSequenceClassification":
+    """A classifier with random weights, the same ones each time."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=sizes.vocabulary,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.feed_forward,
+        num_hidden_layers=sizes.layers,
+    )
+    return BertForSequenceClassification(config)
