@@ -7,20 +7,28 @@ from mpo_tutorial.course import bench_tables, figures, tables
 from mpo_tutorial.course.demo import beside_full
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.bench import summarise
+from mpo_tutorial.experiments.light import LIGHT
 
 ROOT = Path(__file__).parents[1]
 
-demo = records.shipped("demo")
-rows, _ = beside_full(demo["light"], demo["full"])
-alt_text = figures.demo_alt_text(rows, demo["curve"])
-figures.save(figures.demo_picture(rows, demo["curve"], demo["chance"]), ROOT / "docs" / "tradeoff.png", alt_text)
+SHOWN = ("light", "full", "random subspace", "BitFit", "head only")  # of the comparison, in the README
 
-parts = {
-    ("README.md", "table"): tables.markdown_of_comparison(records.shipped_points("compare")),
-    ("README.md", "second"): tables.second_comparison(records.shipped_points("compare-3-epochs")),
-    ("README.md", "picture"): f"![{alt_text}](docs/tradeoff.png)",
-    ("benchmarks/README.md", "tables"): bench_tables.markdown(summarise(records.shipped_points("bench"))),
-}
-for (path, name), text in parts.items():
-    page = (ROOT / path).read_text(encoding="utf-8")
-    (ROOT / path).write_text(replace_block(page, name, text), encoding="utf-8")
+
+def main() -> None:
+    demo = records.shipped("demo")
+    rows, _ = beside_full(demo["light"], demo["full"])
+    alt_text = figures.demo_alt_text(rows, demo["curve"])
+    figures.save(figures.demo_picture(rows, demo["curve"], demo["chance"]), ROOT / "docs" / "tradeoff.png", alt_text)
+
+    parts = {
+        ("README.md", "table"): tables.markdown_of_comparison(records.shipped_points(LIGHT.name), LIGHT, SHOWN),
+        ("README.md", "picture"): f"![{alt_text}](docs/tradeoff.png)",
+        ("benchmarks/README.md", "tables"): bench_tables.markdown(summarise(records.shipped_points("bench"))),
+    }
+    for (path, name), text in parts.items():
+        page = (ROOT / path).read_text(encoding="utf-8")
+        (ROOT / path).write_text(replace_block(page, name, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

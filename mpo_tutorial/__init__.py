@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mpo_tutorial.experiments.records import shipped_points as shipped_points
     from mpo_tutorial.experiments.tasks import load_task as load_task
     from mpo_tutorial.experiments.tuned import Tuned as Tuned
+    from mpo_tutorial.maths import reach as reach
     from mpo_tutorial.maths import states as states
     from mpo_tutorial.maths.budget import allocate as allocate
     from mpo_tutorial.maths.entropy import Spectra as Spectra
@@ -77,7 +78,7 @@ _MODULES = {  # by the room that they are in
         "widgets",
     ),
     "experiments": ("compare", "cut_results", "light", "movement_results", "statistics"),
-    "maths": ("states",),
+    "maths": ("reach", "states"),
     "models": ("activations", "families"),
 }
 _NAMES = {

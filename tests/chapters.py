@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 # Notebook: {constant: (as its set-up cell has it, as `make test` runs it)}.
 SMALL = {
     "01_svd": {"COMPETITORS": (20_000, 2_000)},
-    "04_where_bert_keeps_its_information": {"SENTENCES": (60, 20), "DRAWS": (3, 2)},
+    "04_where_bert_keeps_its_information": {"SENTENCES": (60, 20), "DRAWS": (10, 2), "NOISES": (3, 2)},
     "07_lightweight_fine_tuning": {"SENTENCES": (320, 64), "EPOCHS": (4, 1)},
 }
 

@@ -52,9 +52,9 @@ EXERCISES = (
         ),
         hint='Choose "all". Note the accuracy at the largest bond, less 2.5 points. Go left as long as it stays above.',
         mistakes=[
-            (lambda: 80, "At 80 it has lost more than that already. Go one step back."),
-            (lambda: 112, "There is room left: try the next smaller bond, even if this one did no better than it."),
-            (lambda: 128, "There is room left: try smaller bonds, one after the other."),
+            (lambda: 112, "At 112 it has lost more than that already. Go one step back."),
+            (lambda: 144, "There is room left: try the next smaller bond."),
+            (lambda: 160, "There is room left: try smaller bonds, one after the other."),
         ],
     ),
 )
