@@ -72,7 +72,7 @@ $(BIN)/python:
 	@touch $@
 
 .venv/bench-installed: $(BIN)/python pyproject.toml constraints.txt
-	$(INSTALL) -e ".[bench]"
+	$(INSTALL) -e ".[bench,offline]"
 	@touch $@
 
 .venv/lab-installed: $(BIN)/python pyproject.toml constraints.txt

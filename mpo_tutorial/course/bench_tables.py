@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mpo_tutorial.experiments.steps import FULL, LIGHT, LONG_STEP
+
 OURS = "MPOLinear"
 PEER = "tensorly-torch"
+KEPT, WITHIN = ("gradient_bytes", "optimiser_bytes"), "matrix_gradient_bytes"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ def tables(record: dict) -> list[Table]:
         _passes("One layer, forward and backward, central core frozen", record["layer"]),
         _evaluation(record["evaluation"]),
         _passes("All of the model, forward and backward", record["model"]),
+        _steps(record["step"]),
         Table(
             "Asked for",
             ("what", "measured", "at most", ""),
@@ -89,6 +93,35 @@ def targets(record: dict) -> Iterator[Target]:
                 f"evaluation in cached, {tokens:,} tokens, over nn.Linear", value / rows["nn.Linear", tokens], 1.05
             )
     yield Target("slider, seconds for an answer", record["slider"]["answer_seconds"], 0.1)
+    for where, rows, _missing in _works(record["step"]):
+        full, light = rows[FULL], rows[LIGHT]
+        seconds, limit = (light[name] / full["seconds"] for name in ("seconds", "limit"))
+        yield Target(f"step of {where}, light over full", seconds, 1.05 if full["tokens"] >= LONG_STEP else 1.1, limit)
+        kept, within = (_bytes(light, names) / _bytes(full, names) for names in (KEPT, (*KEPT, WITHIN)))
+        yield Target("its gradients and AdamW's state, light over full", kept, 0.1)
+        yield Target("the same, with gradients of rebuilt matrices", within, 0.1)
+
+
+def _works(rows: list[dict]) -> Iterator[tuple[str, dict[str, dict], list[dict]]]:
+    """What each step is of, in words; its rows by contender, with the limit that their multiplications set; who is missing."""
+    for full in (row for row in rows if row["contender"] == FULL):
+        work = full["work"]
+        same = [row for row in rows if row["work"] == work]
+        per_multiplication = full["seconds"] / full["multiplications"]
+        count = work["batch_size"] // work["micro_batch_size"]
+        yield (
+            f"{full['tokens']:,} tokens, micro-batches: {count}, {work['model']}",
+            {
+                row["contender"]: {**row, "limit": per_multiplication * row["multiplications"]}
+                for row in same
+                if "missing" not in row
+            },
+            [row for row in same if "missing" in row],
+        )
+
+
+def _bytes(row: dict, names: tuple[str, ...]) -> int:
+    return sum(row[name] for name in names)
 
 
 def _groups(rows: list[dict]) -> Iterator[tuple[int | None, int, dict[str, float]]]:
@@ -137,6 +170,22 @@ def _passes(title: str, rows: list[dict]) -> Table:
                 lines.append((*start, _seconds(row["seconds"]), *(f"{ratio:.2f}" for ratio in ratios), _memory(row)))
     head = ("bond", "tokens", "", "seconds", "over nn.Linear", "over the counted limit", "peak memory")
     return Table(title, head, lines)
+
+
+def _steps(rows: list[dict]) -> Table:
+    lines = []
+    for where, found, missing in _works(rows):
+        for name, row in found.items():
+            ratios = (f"{row['seconds'] / base:.2f}" for base in (found[FULL]["seconds"], row["limit"]))
+            held = (f"{count / 1e6:.1f} MB" for count in (_bytes(row, KEPT), row[WITHIN]))
+            lines.append((where, name, _seconds(row["seconds"]), *ratios, *held, _memory(row)))
+        lines += [(where, row["contender"], row["missing"], *("",) * 5) for row in missing]
+    memory = ("gradients and AdamW's state", "gradients of rebuilt matrices", "peak memory")
+    return Table(
+        "A step of the optimiser, as in training",
+        ("step", "", "seconds", "over full", "over the counted limit", *memory),
+        lines,
+    )
 
 
 def _evaluation(rows: list[dict]) -> Table:

@@ -4,6 +4,7 @@ Contenders take turns, one step each, so that a busy minute slows them all; the 
 process of its own for each.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import metadata

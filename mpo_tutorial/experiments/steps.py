@@ -22,6 +22,7 @@ FULL, LIGHT, EACH, LORA = "full", "light", "light, rebuilt for each micro-batch"
 RANDOM = "BERT with random weights"
 CLIP = 1.0
 SENTENCES = 640  # of the task, which steps are made of
+LONG_STEP = 4096  # tokens
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mpo_tutorial.course import bench_tables
-from mpo_tutorial.experiments import bench, study
+from mpo_tutorial.experiments import bench, steps, study
 from mpo_tutorial.experiments.contenders import Sizes, bert_like, decomposer, layer_of
 from mpo_tutorial.maths.contraction import multiplications
 from mpo_tutorial.maths.linalg import relative_error
@@ -13,13 +13,17 @@ from mpo_tutorial.maths.shapes import balanced_shape
 TINY = Sizes(
     hidden=24, feed_forward=48, vocabulary=97, layers=1, tokens=(8,), model_tokens=(16,), bonds=(None,)
 )  # 24 units have 12 heads of 2
+SMALL = Sizes(hidden=24, feed_forward=48, vocabulary=30522, layers=1)  # the tokenizer's words
+WORK = steps.Work(
+    steps.RANDOM, batch_size=4, micro_batch_size=2, contenders=(steps.FULL, steps.LIGHT, steps.EACH, steps.LORA)
+)
 LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-torch, factorized")
 
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory) -> dict:
     """A real run, with every peer that the tests install, processes for the memory included."""
-    points = study.run(bench.study(TINY, repeat=1), tmp_path_factory.mktemp("bench"), progress=False)
+    points = study.run(bench.study(TINY, repeat=1, work=[steps.Work(batch_size=2, micro_batch_size=1)]), tmp_path_factory.mktemp("bench"), progress=False)
     return bench.summarise(points)
 
 
@@ -27,7 +31,8 @@ def test_every_contender_has_a_row_with_seconds_and_memory(record):
     assert {row["library"] for row in record["decomposition"]} == {"mpo_tutorial", "tensorly", "quimb", "torchTT"}
     assert [row["contender"] for row in record["layer"]] == [*LAYERS, "counted limit"]
     assert [row["contender"] for row in record["model"]] == [*LAYERS[:3], "counted limit"]
-    for row in (*record["decomposition"], *record["layer"], *record["model"]):
+    assert [row["contender"] for row in record["step"]] == [steps.FULL, steps.LIGHT, steps.EACH]
+    for row in (*record["decomposition"], *record["layer"], *record["model"], *record["step"]):
         if "missing" not in row:
             assert row["seconds"] > 0
             assert row.get("contender") == "counted limit" or row["peak_bytes"] > 1e8
@@ -141,3 +146,109 @@ def test_the_command_refuses_in_one_line(mpo_tutorial_command, tmp_path):
     assert (done.returncode, done.stdout.strip()) == (2, "")
     assert done.stderr.strip().splitlines() == ["mpo-tutorial: repeat is at least 1, got 0"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def stepped() -> dict[str, steps.Step]:
+    return {name: steps.step_of(name, WORK, SMALL, "cpu") for name in WORK.contenders}
+
+
+def test_a_step_holds_what_it_trains(stepped):
+    """Gradients of four bytes a number, AdamW's two moments of as many besides a counter each; matrices only in light."""
+    for name, step in stepped.items():
+        held = step.held()
+        trained = sum(p.numel() for p in step.model.parameters() if p.requires_grad)
+        reached = [p for p in step.trained if p.grad is not None]
+        assert held["trained"] == trained
+        assert held["gradient_bytes"] == 4 * sum(p.numel() for p in reached)
+        assert held["optimiser_bytes"] == 2 * held["gradient_bytes"] + 4 * len(reached)
+        assert (held["matrix_gradient_bytes"] > 0) == (name == steps.LIGHT)
+    matrices = sum(count * rows * columns for count, rows, columns in list(SMALL.matrices().values())[:3])
+    assert stepped[steps.LIGHT].held()["matrix_gradient_bytes"] == 4 * matrices
+
+
+def test_a_step_counts_its_products(stepped):
+    """In full: each token passes each matrix once forwards and twice backwards, attention and the head besides."""
+    held = {name: step.held() for name, step in stepped.items()}
+    assert len({found["tokens"] for found in held.values()}) == 1
+    matrices = sum(count * rows * columns for count, rows, columns in list(SMALL.matrices().values())[:3])
+    encoder = matrices - SMALL.hidden**2  # without the pooler, which sees a sentence and not its tokens
+    assert 1 < held[steps.FULL]["multiplications"] / (3 * held[steps.FULL]["tokens"] * encoder) < 2
+    assert held[steps.FULL]["multiplications"] < held[steps.LIGHT]["multiplications"] < held[steps.EACH]["multiplications"]
+
+
+def test_a_light_step_is_the_same_step_with_matrices_rebuilt_once_or_for_each_micro_batch():
+    once, each = (steps.step_of(name, WORK, SMALL, "cpu") for name in (steps.LIGHT, steps.EACH))
+    for step in (once, each):
+        step.model.eval()  # without dropout
+        step.optimiser.param_groups[0]["lr"] = 0.0
+        step()
+    compared = 0
+    for (name, p), q in zip(once.model.named_parameters(), each.model.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None), name
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, q.grad, atol=1e-6, rtol=1e-3)
+            compared += 1
+    assert compared > 20
+
+
+def test_lora_trains_about_as_many_numbers_of_the_same_matrices(stepped):
+    def of_matrices(name: str, word: str) -> int:
+        return sum(p.numel() for key, p in stepped[name].model.named_parameters() if p.requires_grad and word in key)
+
+    light, lora = of_matrices(steps.LIGHT, "cores"), of_matrices(steps.LORA, "lora_")
+    rank_one = sum(
+        rows + columns
+        for count, rows, columns in list(SMALL.matrices().values())[:3]
+        for _ in range(count)
+    )
+    assert abs(lora - light) <= rank_one
+
+
+def test_bfloat16_is_of_products_not_of_weights():
+    step = steps.step_of(steps.LIGHT, steps.Work(**{**vars(WORK), "precision": "bfloat16"}), SMALL, "cpu")
+    kinds = set()
+    step.model.get_submodule("bert.encoder.layer.0.intermediate.dense").register_forward_hook(
+        lambda module, given, result: kinds.add(result.dtype)
+    )
+    step()
+    assert kinds == {torch.bfloat16}
+    assert {p.dtype for p in step.model.parameters()} == {torch.float32}
+    assert all(p.grad.dtype == torch.float32 for p in step.trained if p.grad is not None)
+
+
+def test_without_peft_a_step_of_lora_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert steps.step_of(steps.LORA, WORK, SMALL, "cpu") is None
+
+
+def test_a_step_takes_the_batches_of_an_epoch(stepped):
+    batches = stepped[steps.FULL].batches
+    assert [len(batch["labels"]) for batch in batches] == [2, 2]
+    assert all(batch["attention_mask"].sum(1).max() == batch["input_ids"].shape[1] for batch in batches)
+
+
+def step_rows(seconds: float, tokens: int) -> list[dict]:
+    held = {"trained": 1, "gradient_bytes": 100, "optimiser_bytes": 200, "matrix_gradient_bytes": 0}
+    work = vars(WORK)
+    full = {"contender": steps.FULL, "seconds": 1.0, "tokens": tokens, "multiplications": 1000, "work": work, **held}
+    light = {**full, "contender": steps.LIGHT, "seconds": seconds, "multiplications": 1040}
+    small = {"gradient_bytes": 10, "optimiser_bytes": 20, "matrix_gradient_bytes": 60}
+    return [full, {**light, **small}, {"contender": steps.LORA, "missing": "not installed", "work": work}]
+
+
+@pytest.mark.parametrize(("tokens", "most"), [(4095, 1.1), (4096, 1.05)])
+def test_a_step_is_asked_to_be_nearly_as_fast_as_full_fine_tuning(record, tokens, most):
+    for seconds in (most - 0.001, most + 0.001):
+        found = bench_tables.targets({**record, "step": step_rows(seconds, tokens)})
+        time, kept, within = list(found)[-3:]
+        assert (time.measured, time.most, time.limit) == (seconds, most, pytest.approx(1.04))
+        assert (time.verdict == "met") == (seconds < most)
+        assert (kept.measured, kept.verdict) == (pytest.approx(0.1), "met")
+        assert (within.measured, within.verdict) == (pytest.approx(0.3), "NOT met")
+
+
+def test_the_table_of_steps_says_who_is_missing():
+    *rows, last = bench_tables._steps(step_rows(1.2, 4096)).rows
+    assert [row[1:5] for row in rows] == [("full", "1 s", "1.00", "1.00"), ("light", "1.2 s", "1.20", "1.15")]
+    assert last[:3] == (rows[0][0], "LoRA", "not installed")
