@@ -117,8 +117,8 @@ def summarise(points: Sequence[Point]) -> dict:
     Returns
     -------
     dict
-        "decomposition", "layer", "evaluation", "model", "step": lists of rows; "slider": a dict; "device", "repeat", "peers", and what the
-        first point says of its making.
+        "decomposition", "layer", "evaluation", "model", "step": lists of rows; "slider": a dict; "device", "repeat", "peers",
+        and what the first point says of its making.
     """
     first = points[0]
     sizes = sizes_of(first["setting"])

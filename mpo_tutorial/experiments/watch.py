@@ -89,7 +89,7 @@ class Watch(TrainerCallback):
 
     @property
     def epochs(self) -> dict:
-        """For the record: how many were trained and which one's numbers are kept, the mean loss of each, and its score."""
+        """How many epochs were trained and which one's numbers are kept, the mean loss of each, and its score."""
         trained = len(self.losses)
         if self.config.patience is None:
             return {"trained": trained, "kept": trained, "losses": self.losses}

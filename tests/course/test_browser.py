@@ -35,8 +35,8 @@ CHAPTERS = {
     "00_start_here": Slider(
         label="bond",
         words=r"Bonds of all matrices at most \d+: [\d.]+ M central",
-        least="Bonds of all matrices at most 16: 0.18 M central",
-        most="Bonds of all matrices at most 192: 10.76 M central",
+        least="Bonds of all matrices at most 16: 0.17 M central",
+        most="Bonds of all matrices at most 192: 10.65 M central",
     ),
     "01_svd": Slider(
         label="rank",

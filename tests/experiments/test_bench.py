@@ -23,7 +23,11 @@ LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-t
 @pytest.fixture(scope="module")
 def record(tmp_path_factory) -> dict:
     """A real run, with every peer that the tests install, processes for the memory included."""
-    points = study.run(bench.study(TINY, repeat=1, work=[steps.Work(batch_size=2, micro_batch_size=1)]), tmp_path_factory.mktemp("bench"), progress=False)
+    points = study.run(
+        bench.study(TINY, repeat=1, work=[steps.Work(batch_size=2, micro_batch_size=1)]),
+        tmp_path_factory.mktemp("bench"),
+        progress=False,
+    )
     return bench.summarise(points)
 
 
@@ -174,7 +178,9 @@ def test_a_step_counts_its_products(stepped):
     matrices = sum(count * rows * columns for count, rows, columns in list(SMALL.matrices().values())[:3])
     encoder = matrices - SMALL.hidden**2  # without the pooler, which sees a sentence and not its tokens
     assert 1 < held[steps.FULL]["multiplications"] / (3 * held[steps.FULL]["tokens"] * encoder) < 2
-    assert held[steps.FULL]["multiplications"] < held[steps.LIGHT]["multiplications"] < held[steps.EACH]["multiplications"]
+    assert (
+        held[steps.FULL]["multiplications"] < held[steps.LIGHT]["multiplications"] < held[steps.EACH]["multiplications"]
+    )
 
 
 def test_a_light_step_is_the_same_step_with_matrices_rebuilt_once_or_for_each_micro_batch():
@@ -197,11 +203,7 @@ def test_lora_trains_about_as_many_numbers_of_the_same_matrices(stepped):
         return sum(p.numel() for key, p in stepped[name].model.named_parameters() if p.requires_grad and word in key)
 
     light, lora = of_matrices(steps.LIGHT, "cores"), of_matrices(steps.LORA, "lora_")
-    rank_one = sum(
-        rows + columns
-        for count, rows, columns in list(SMALL.matrices().values())[:3]
-        for _ in range(count)
-    )
+    rank_one = sum(rows + columns for count, rows, columns in list(SMALL.matrices().values())[:3] for _ in range(count))
     assert abs(lora - light) <= rank_one
 
 

@@ -1,5 +1,3 @@
-import hashlib
-import json
 from dataclasses import replace
 from functools import partial
 
@@ -7,7 +5,7 @@ import numpy as np
 import pytest
 from small_studies import cluster, killed_in_training
 
-from mpo_tutorial.experiments import bench, compare, records, statistics, study
+from mpo_tutorial.experiments import compare, statistics, study
 from mpo_tutorial.experiments.compare import TRIAL, Comparison, Variant, chosen_rates, left_out, summarise
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.tasks import load_task
@@ -193,63 +191,3 @@ def test_whoever_makes_them_comparisons_are_equal_to_the_last_bit(made, tiny_lig
     assert len(list(marks.iterdir())) == deaths
     assert results(found) == results(made)
     assert {p["hardware"]["threads"] for p in found} == {1}
-
-
-def digest(value) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def old_points() -> dict:
-    """The points of the two records that are one now, as they were."""
-    cut = records.shipped_points("cuts")
-    rename = {f"*.layer.{k}.*": f"layer {k}" for k in range(6)}
-    ratios = [
-        {
-            "seed": p["setting"]["seed"],
-            "way": p["setting"]["way"],
-            "ratio": p["setting"]["cut"]["ratio"],
-            "part": rename.get(p["setting"]["cut"]["matrices"], p["setting"]["cut"]["matrices"]),
-            **p["result"],
-        }
-        for p in cut
-        if p["stage"] == "ratios"
-    ]
-    bonds = [
-        {"part": p["setting"]["cut"]["matrices"], "max_bond": p["setting"]["cut"]["max_bond"], **p["result"]}
-        for p in cut
-        if p["stage"] == "bonds"
-    ]
-    uncut = [
-        (p["setting"]["seed"], p["result"]["accuracy"], p["result"]["states"]) for p in cut if p["stage"] == "uncut"
-    ]
-    return {"ratios": ratios, "bonds": bonds, "uncut": uncut}
-
-
-def old_errors() -> list:
-    return sorted(
-        [p["setting"]["seed"], p["setting"]["ratio"], p["setting"]["way"], matrix, error]
-        for p in records.shipped_points("legwise")
-        for matrix, error in p["result"]["errors"].items()
-    )
-
-
-# Taken from the files of commit 0495471, before docs/convert_records.py (see commit 52861c8) made points of them.
-DIGESTS = {
-    "ratios": "8bf6b4f370153e00",
-    "bonds": "3d96e9bdc7c180e0",
-    "uncut": "3e60e19049b9dbb5",
-    "legwise": "262908f31479e0a0",
-    "bench": "c6076136623aed0a",
-    "bench passes": "0954ae9e3bf76125",
-}
-
-
-def test_the_conversion_of_the_records_kept_every_value():
-    found = {name: digest(rows) for name, rows in old_points().items()}
-    found["legwise"] = digest(old_errors())
-    summary = bench.summarise(records.shipped_points("bench"))
-    found["bench"] = digest([summary[part] for part in ("decomposition", "evaluation", "slider", "peers")])
-    found["bench passes"] = digest(
-        [row for part in ("layer", "model") for row in summary[part] if row["contender"] != "counted limit"]
-    )
-    assert found == DIGESTS
