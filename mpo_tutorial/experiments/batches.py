@@ -13,7 +13,7 @@ class Batches(Sampler[list[int]]):
     """The micro-batches of one process, for a DataLoader's `batch_sampler`: lists of sentences' numbers, for one epoch.
 
     Which sentences a step takes depends on seed and epoch alone, not on how they are shared. Sentences of like length come
-    together. Where a last step has fewer sentences than there are processes, each process takes them all.
+    together. Where a last step has fewer sentences than there are processes, each process takes one of them, some the same.
 
     Parameters
     ----------
@@ -46,11 +46,12 @@ class Batches(Sampler[list[int]]):
     def share(self, sentences: int, step: int) -> float:
         """What the mean loss over some sentences of a process counts: then the processes' sums have the step's loss as mean."""
         there = self.sentences(step)
-        return sentences / (there if there < self.processes else there / self.processes)
+        takers = len(range(self.rank % there, self.processes, there)) if there < self.processes else 1
+        return sentences * self.processes / (there * takers)
 
     def __len__(self) -> int:
         last = self.sentences(self.steps - 1)
-        mine = last if last < self.processes else len(range(self.rank, last, self.processes))
+        mine = len(range(self.rank % last, last, self.processes))
         whole = math.ceil(self.batch_size / self.processes / self.micro_batch_size)
         return (self.steps - 1) * whole + math.ceil(mine / self.micro_batch_size)
 
@@ -60,6 +61,6 @@ class Batches(Sampler[list[int]]):
         order = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
         for start in range(0, len(order), self.batch_size):
             step = order[start : start + self.batch_size]
-            mine = step if len(step) < self.processes else step[self.rank :: self.processes]
+            mine = step[self.rank % len(step) :: self.processes]
             for first in range(0, len(mine), self.micro_batch_size):
                 yield mine[first : first + self.micro_batch_size]

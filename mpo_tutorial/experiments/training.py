@@ -87,7 +87,6 @@ def train(
         max_grad_norm=config.clip,
         average_tokens_across_devices=False,
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
         save_steps=STEPS_BETWEEN_SAVES,
         save_total_limit=None,  # it would remove the earlier checkpoint before this one has its mark
         logging_strategy="no",
