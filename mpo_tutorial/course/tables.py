@@ -118,13 +118,13 @@ def cells_of_comparison(summary: dict, names: Sequence[str] | None = None) -> li
         row = summary["variants"][name]
         beside = row["minus_beside"]
         cells = (
-            f"{row['trained'] / 1e6:.3f} M",
+            f"{row['trained'] / 1e6:.3f} M" if row["trained"] >= 10_000 else f"{row['trained']}",
             f"{_per_cent(row['test'])} %",
             "" if beside is None else _per_cent(beside, "+"),
         )
-        rows.append(
-            (name, *cells, str(row["test"]["seeds"]), f"{row['rate']:g}", f"{row['stored_bytes'] / 1e6:.1f} MB")
-        )
+        tuned = ("", "") if row["rate"] is None else (str(row["test"]["seeds"]), f"{row['rate']:g}")
+        stored = row["stored_bytes"]
+        rows.append((name, *cells, *tuned, f"{stored / 1e6:.1f} MB" if stored >= 50_000 else f"{stored / 1e3:.1f} kB"))
     return rows
 
 

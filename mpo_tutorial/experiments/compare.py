@@ -14,6 +14,7 @@ from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.experiments.tasks import MOST_TRAIN_BY_DEFAULT, Task, load_task, require_classes
 from mpo_tutorial.models.stored import holds_mpos
 
+FLOORS = ("guessing", "logistic probe")
 UNUSED = 1000  # first unused training sentences, which the study of cuts looks at, too
 # Five rates each, a factor of two apart.
 CORES = (1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
@@ -123,7 +124,12 @@ def study(comparison: Comparison, base: RunConfig, names: Sequence[str] | None =
             for seed in range(_seeds(points, comparison, name))
         ]
 
-    stages: dict[str, Callable] = {"tuning": tuning, "final": final}
+    def floors(_points: list[Point]) -> list[Setting]:
+        config = replace(base, method="head", learning_rate=None, seed=0)
+        setting = {"config": config.settled(load_task(config.task)).as_dict(), "splits": ["validation", "test"]}
+        return [{"variant": name, **setting, "tuned_on": [*comparison.tuned_on]} for name in FLOORS]
+
+    stages: dict[str, Callable] = {"tuning": tuning, "final": final, "floors": floors}
     return Study(comparison.name, comparison.version, measure, stages, describe=describe, form=form)
 
 
@@ -133,19 +139,23 @@ def form(setting: Setting) -> forms.Form:
 
 
 def measure(setting: Setting, device: str | None = None) -> dict:
-    """Fine-tune once; counts, seconds, and which sentences of each split were put into the right class.
+    """Fine-tune once, or take a floor; counts, seconds, and which sentences of each split were put into the right class.
 
     Parameters
     ----------
     device : str, optional
         Another than the config's. Where a point is made is said by its hardware, and need be no part of its setting.
     """
-    from mpo_tutorial.experiments.finetune import prepare, run  # loads transformers, which a summary does not need
+    from mpo_tutorial.experiments import floors  # loads transformers, which a summary does not need
+    from mpo_tutorial.experiments.finetune import prepare, run
 
     config = RunConfig(**setting["config"])
+    prepared = prepare(replace(config, device=device or config.device))
+    tuned_on = setting.get("tuned_on", [])
+    prepared.task.splits.update(left_out(prepared.task, [*setting["splits"], *tuned_on]))
+    if setting["variant"] in FLOORS:
+        return floors.measure(prepared, setting["variant"], setting["splits"], tuned_on)
     with TemporaryDirectory() as folder:
-        prepared = prepare(replace(config, device=device or config.device))
-        prepared.task.splits.update(left_out(prepared.task, setting["splits"]))
         record = run(prepared, Path(folder), progress=False, splits=tuple(setting["splits"]), keep_weights=False)
     names = ("parameters", "stored_bytes", "train_sentences", "seconds", *setting["splits"])
     return {name: record[name] for name in names}
@@ -165,6 +175,8 @@ def left_out(task: Task, splits: Sequence[str]) -> dict[str, list]:
 def describe(point: Point) -> str:
     setting, result = point["setting"], point["result"]
     accuracies = ", ".join(f"{split} {result[split]['accuracy']:.3f}" for split in setting["splits"])
+    if setting["variant"] in FLOORS:
+        return f"{point['stage']}: {setting['variant']}: {accuracies}"
     rate, seed = setting["config"]["learning_rate"], setting["config"]["seed"]
     return f"{point['stage']}: {setting['variant']}, rate {rate:g}, seed {seed}: {accuracies}"
 
@@ -210,9 +222,10 @@ def summarise(points: Sequence[Point], comparison: Comparison) -> dict:
         "rates": of each variant, of each rate that it was tuned with, what `over_seeds` gives. "final": of each variant that was
         tested, its points by seed. "variants": of each of these "rate", "trained", "total", "stored_bytes", of each split what
         `over_seeds` gives, and "minus_beside", the difference on the test set from the variant it is set against, paired by
-        seeds, None where that is itself or lacks. "primary", where both were tested: of "test" and each opened split the pair's
-        difference with "margin", "not_inferior", whether the interval lies above minus the margin, and "seeds_needed", with which
-        equal methods of this spread would be shown to be so four times in five.
+        seeds, None where that is itself or lacks; of each floor the same, without a rate, set against the second of the pair.
+        "primary", where both were tested: of "test" and each opened split the pair's difference with "margin", "not_inferior",
+        whether the interval lies above minus the margin, and "seeds_needed", with which equal methods of this spread would be
+        shown to be so four times in five.
     """
     final: dict[str, list[Point]] = {}
     for point in sorted(points, key=lambda point: point["setting"]["config"]["seed"]):
@@ -229,12 +242,22 @@ def summarise(points: Sequence[Point], comparison: Comparison) -> dict:
     for name, row in summary["variants"].items():
         beside = comparison.variants[name].beside
         row["minus_beside"] = (
-            over_seeds(_paired(final[name], final[beside], "test")) if beside != name and beside in final else None
+            over_seeds(paired(final[name], final[beside], "test")) if beside != name and beside in final else None
         )
+    against = [point["result"]["test"]["accuracy"] for point in final.get(comparison.primary[1], [])]
+    for point in points:
+        if point["stage"] == "floors":
+            own = point["result"]["test"]["accuracy"]
+            beside = over_seeds(own - np.array(against)) if against else None
+            summary["variants"][point["setting"]["variant"]] = {
+                **_summary([point]),
+                "rate": None,
+                "minus_beside": beside,
+            }
     if set(comparison.primary) <= set(final):
         ours, other = (final[name] for name in comparison.primary)
         summary["primary"] = {
-            split: _decision(_paired(ours, other, split), comparison.margin) for split in (*comparison.opened, "test")
+            split: _decision(paired(ours, other, split), comparison.margin) for split in (*comparison.opened, "test")
         }
     return summary
 
@@ -249,8 +272,8 @@ def _summary(found: list[Point]) -> dict:
     }
 
 
-def _paired(ours: list[Point], other: list[Point], split: str) -> np.ndarray:
-    """Differences of the accuracies on a split, of the seeds that both have."""
+def paired(ours: Sequence[Point], other: Sequence[Point], split: str) -> np.ndarray:
+    """Differences of two variants' accuracies on a split, first minus second, by rising seed, of the seeds that both have."""
     by_seed = [
         {point["setting"]["config"]["seed"]: point["result"][split]["accuracy"] for point in found}
         for found in (ours, other)

@@ -320,8 +320,8 @@ def _require_two_parts(prepared: Prepared) -> None:
     trained = {id(parameter) for parameter in prepared.model.parameters() if parameter.requires_grad}
     if not trained & of_matrices or trained <= of_matrices:
         raise ValueError(
-            "rest_rate is the rate of what is trained besides cores or random numbers of the matrices, whose rate learning_rate is; "
-            f"here {'nothing else is' if trained & of_matrices else 'neither is'} trained, got {prepared.config.rest_rate:g}; "
+            "rest_rate is the rate of what is trained besides cores or random numbers of the matrices, whose rate learning_rate "
+            f"is; here {'nothing else is' if trained & of_matrices else 'neither is'} trained, got {prepared.config.rest_rate:g}; "
             "leave it out, learning_rate is for all that is trained"
         )
 

@@ -174,7 +174,7 @@ def outline(config: "PreTrainedConfig", n_labels: int = 2) -> "PreTrainedModel":
         return AutoModelForSequenceClassification.from_config(config)
 
 
-def freeze(model: "PreTrainedModel", rest: str = "head", blocks: str = "both") -> None:
+def freeze(model: "PreTrainedModel", rest: str = "norms", blocks: str = "both") -> None:
     """Leave trainable what light fine-tuning trains: the auxiliary cores, and the rest that is asked for.
 
     Parameters

@@ -14,7 +14,7 @@ class Way:
     n_cores: int
     max_bond: int | None = None
     matrices: str | None = None
-    rest: str = "head"
+    rest: str = "norms"
     gauge: str = "centred"
     legs: str | None = None
     blocks: str = "both"

@@ -1,4 +1,4 @@
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -8,22 +8,26 @@ from mpo_tutorial.experiments.batches import Batches
 LENGTHS = np.random.default_rng(0).integers(3, 40, 45).tolist()
 
 
+def flat(lists: list[list[int]]) -> list[int]:
+    return [*chain.from_iterable(lists)]
+
+
 def steps_of(batches: Batches, epoch: int = 0) -> list[list[int]]:
     """The sentences of each step of one process, in their order."""
     batches.epoch = epoch
     whole = batches.batch_size // batches.processes // batches.micro_batch_size
     found = list(batches)
-    return [sum(found[first : first + whole], []) for first in range(0, len(found), whole)]
+    return [flat(found[first : first + whole]) for first in range(0, len(found), whole)]
 
 
 def test_each_epoch_takes_every_sentence_once_in_an_order_of_its_own():
     batches = Batches(LENGTHS, 8, 4, seed=0)
-    epochs = [sum(steps_of(batches, epoch), []) for epoch in range(4)]
+    epochs = [flat(steps_of(batches, epoch)) for epoch in range(4)]
     for order in epochs:
         assert sorted(order) == list(range(45))
     assert all(one != other for one, other in pairwise(epochs))
-    assert sum(steps_of(batches, 2), []) == epochs[2]
-    assert sum(steps_of(Batches(LENGTHS, 8, 4, seed=1)), []) != epochs[0]
+    assert flat(steps_of(batches, 2)) == epochs[2]
+    assert flat(steps_of(Batches(LENGTHS, 8, 4, seed=1))) != epochs[0]
 
 
 @pytest.mark.parametrize(("count", "micro"), [(1, 8), (1, 2), (2, 4), (2, 1), (4, 2), (8, 1)])
@@ -37,7 +41,7 @@ def test_a_step_takes_the_same_sentences_however_they_are_shared(count, micro, s
     assert {len(steps) for steps in of_process} == {shared[0].steps}
     for step, expected in enumerate(steps_of(Batches(lengths, 8, 8, seed=0))):
         parts = [steps[step] for steps in of_process]
-        taken = sum(parts, [])
+        taken = flat(parts)
         assert set(taken) == set(expected)
         assert len(taken) == max(len(expected), count)
         sums = [

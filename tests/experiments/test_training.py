@@ -231,7 +231,7 @@ def test_a_loss_that_is_none_stops_the_run_and_leaves_the_last_good_state(config
     straight, expected = finished(config, tmp_path / "straight")
     prepared = prepare(config)
     prepared.model.classifier.register_forward_hook(AfterSteps(7, lambda logits: logits * math.nan))
-    with pytest.raises(ValueError, match="the loss was nan at step 7; the state of step 4 is kept in .*smaller rate"):
+    with pytest.raises(ValueError, match=r"the loss was nan at step 7; the state of step 4 is kept in .*smaller rate"):
         run(prepared, tmp_path / "run", progress=False, splits=("validation",))
     assert [path.name for path in (tmp_path / "run/state").glob("checkpoint-*")] == ["checkpoint-4"]
     record, found = finished(config, tmp_path / "run", resume=True)
@@ -252,7 +252,7 @@ def test_weights_that_are_none_are_not_saved(config, tmp_path, monkeypatch):
 
     prepared.model.classifier.register_forward_hook(AfterSteps(8, spoil))
     with pytest.raises(
-        ValueError, match="(the loss was nan at|weights were nan or infinite after) step 8; the state of step 4"
+        ValueError, match=r"(the loss was nan at|weights were nan or infinite after) step 8; the state of step 4"
     ):
         run(prepared, tmp_path / "run", progress=False, splits=("validation",))
     assert [path.name for path in (tmp_path / "run/state").glob("checkpoint-*")] == ["checkpoint-4"]
