@@ -1,0 +1,178 @@
+"""Sentences that rest on a record: each is there, and the record says what it says. With another record they are written anew."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mpo_tutorial.experiments import compare, movement_results, records
+from mpo_tutorial.experiments.light import LIGHT
+from mpo_tutorial.experiments.statistics import over_seeds
+
+ROOT = Path(__file__).parents[2]
+
+
+def text_of(name: str) -> str:
+    """The README, or the text cells of the chapter that begins so."""
+    if name == "README":
+        return " ".join((ROOT / "README.md").read_text().split())
+    (path,) = (ROOT / "notebooks").glob(f"{name}_*.ipynb")
+    cells = json.loads(path.read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+class Light:
+    """What the study of light fine-tuning says, in points."""
+
+    def __init__(self):
+        self.summary = compare.summarise(records.shipped_points(LIGHT.name), LIGHT)
+        self.rows, self.primary = self.summary["variants"], self.summary["primary"]
+
+    def minus(self, ours: str, other: str) -> tuple[float, float, float]:
+        """Mean and interval of the paired difference on the test set."""
+        final = self.summary["final"]
+        found = over_seeds(100 * compare.paired(final[ours], final[other], "test"))
+        return (found["mean"], *found["interval"])
+
+    def mean(self, name: str) -> float:
+        return 100 * self.rows[name]["test"]["mean"]
+
+    def tuned(self, name: str, rate: float) -> float:
+        return 100 * self.summary["rates"][name][rate]["mean"]
+
+
+@pytest.fixture(scope="module")
+def light() -> Light:
+    return Light()
+
+
+@pytest.fixture(scope="module")
+def moved() -> dict:
+    return movement_results.summarise(records.shipped_points("movement"))
+
+
+def worse_by_about_a_point(light: Light) -> bool:
+    """On both sets the interval is below zero and holds minus one point."""
+    return all(
+        -1.3 < 100 * found["mean"] < -0.7 and found["interval"][1] < 0 and found["interval"][0] < -LIGHT.margin
+        for found in light.primary.values()
+    )
+
+
+def no_difference_seen(light: Light, ours: str, other: str, better_by: float) -> bool:
+    _, low, high = light.minus(ours, other)
+    return low < 0 < high < better_by
+
+
+LAST = ("last layer", "last 2 layers", "last 3 layers")
+GAUGES = ("light", "light, gauge tt-svd", "light, gauge amb")
+OF_LIGHT = [
+    ("README", "It loses about a point", worse_by_about_a_point),
+    ("00", "So it loses about a point", worse_by_about_a_point),
+    ("07", "So light fine-tuning is worse, by about a point", worse_by_about_a_point),
+    (
+        "07",
+        "On the test set, at which earlier versions of this course had looked, the answer is the same",
+        worse_by_about_a_point,
+    ),
+    (
+        "README",
+        "trains and stores a twentieth",
+        lambda x: 19 < x.rows["full"]["trained"] / x.rows["light"]["trained"] < 21,
+    ),
+    (
+        "07",
+        "All that shrinks by twenty",
+        lambda x: 19 < x.rows["full"]["stored_bytes"] / x.rows["light"]["stored_bytes"] < 21,
+    ),
+    *(
+        (
+            page,
+            sentence,
+            lambda x: all(no_difference_seen(x, "light", f"random {kind}", 1) for kind in ("subspace", "mask")),
+        )
+        for page, sentence in (
+            ("README", "As many numbers chosen at random do as well, as far as five seeds can tell"),
+            ("07", "if the small cores are better at all, it is by less than a point"),
+        )
+    ),
+    (
+        "07",
+        "Light fine-tuning is far better than training the last layers with more numbers",
+        lambda x: all(
+            x.minus("light", name)[1] > 1 and x.rows[name]["trained"] > 1.5 * x.rows["light"]["trained"]
+            for name in LAST
+            if name in x.rows
+        ),
+    ),
+    (
+        "07",
+        "biases alone, forty times fewer, lose two points where light fine-tuning loses one",
+        lambda x: (
+            -2.5 < x.minus("BitFit", "full")[0] < -1.5
+            and 38 < x.rows["light"]["trained"] / x.rows["BitFit"]["trained"] < 45
+        ),
+    ),
+    (
+        "07",
+        "Both gain about the same",
+        lambda x: abs(x.minus("light", "light, pooler")[0] - x.minus("full", "full, pooler")[0]) < 0.5,
+    ),
+    (
+        "07",
+        "the three end up within a few tenths of a point",
+        lambda x: max(map(x.mean, GAUGES)) - min(map(x.mean, GAUGES)) < 0.4,
+    ),
+    (
+        "07",
+        "At a rate at which the centred chain still learns, the other one guesses",
+        lambda x: x.tuned("light", 1.6e-3) > 65 and x.tuned("light, gauge tt-svd", 1.6e-3) < 52,
+    ),
+]
+
+
+@pytest.mark.parametrize(("page", "sentence", "holds"), OF_LIGHT, ids=[sentence[:40] for _, sentence, _ in OF_LIGHT])
+def test_what_is_said_of_light_fine_tuning_is_on_record(light, page, sentence, holds):
+    assert sentence in text_of(page)
+    assert holds(light)
+
+
+MATRICES = ("query", "key", "value", "attention output", "feed-forward in", "feed-forward out")
+
+
+def gains(moved: dict, change: str, way: str) -> float:
+    return moved["reach"][change][way]["gain"]["mean"]
+
+
+OF_MOVEMENT = [
+    (
+        "A per cent or two. Fine-tuning in full is a nudge",
+        lambda x: all(0.01 < found["moved"]["mean"] < 0.025 for kind, found in x["kinds"].items() if kind in MATRICES),
+    ),
+    ("the most part of its numbers did not change", lambda x: x["kinds"]["word embedding"]["small"]["mean"] > 0.6),
+    (
+        "Of the rows whose words did occur, hardly a number stayed where it was",
+        lambda x: x["kinds"]["word embedding"]["in_moved_rows"]["small"]["mean"] < 0.1,
+    ),
+    (
+        "what any eighth would reach, to two or three per cent",
+        lambda x: all(abs(gains(x, change, "usual legs") - 1) < 0.035 for change in x["reach"]),
+    ),
+    (
+        "twelve to fifteen per cent more of the update",
+        lambda x: [round(100 * gains(x, "update", f"legs {way}")) for way in ("out, in", "in, out")] == [112, 115],
+    ),
+    (
+        "catches more of the gradient, and nothing more of where the training ends",
+        lambda x: (
+            gains(x, "gradient, trained head", "order by the gradient") > 1.15
+            and abs(gains(x, "update", "order by the gradient") - gains(x, "update", "usual legs")) < 0.02
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "holds"), OF_MOVEMENT, ids=[sentence[:40] for sentence, _ in OF_MOVEMENT])
+def test_what_is_said_of_movement_is_on_record(moved, sentence, holds):
+    assert sentence in text_of("07")
+    assert holds(moved)
