@@ -160,21 +160,20 @@ def _when_and_where(points: Sequence[dict]) -> str:
     days = sorted({point["date"] for point in points})
     machines = sorted({point["hardware"].get("gpu") or point["hardware"]["cpu"] for point in points})
     torches = sorted({point["versions"]["torch"] for point in points})
-    return f"from {days[0]} to {days[-1]} on {' and '.join(machines)}, torch {' and '.join(torches)}"
+    when = f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
+    return f"{when}, {' and '.join(machines)}, torch {' and '.join(torches)}"
 
 
 def _verdict(difference: dict) -> str:
     """What the interval says about the margin, and how many seeds could say it."""
-    margin = f"minus the margin of {100 * difference['margin']:g} point that was set beforehand"
+    margin = f"above the margin of {-100 * difference['margin']:g} that was set beforehand"
     if difference["not_inferior"]:
-        return f"the interval lies above {margin}."
+        return f"all of it {margin}."
     low, high = difference["interval"] or (-1.0, 1.0)
-    held = ", and it holds 0" if low <= 0 <= high else ", and all of it below 0" if high < 0 else ""
+    held = "with 0 in it, and " if low <= 0 <= high else "all of it below 0, and " if high < 0 else ""
     many = difference["seeds_needed"]
-    return f"the interval does not lie above {margin}{held}." + (
-        ""
-        if many is None
-        else f" Equal methods of this spread would be shown to be so by {many} seeds, four times in five."
+    return f"{held}not all {margin}." + (
+        "" if many is None else f" Equal methods of this spread would show it with {many} seeds, four times in five."
     )
 
 

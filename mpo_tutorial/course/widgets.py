@@ -128,7 +128,10 @@ def rate_explorer(explorer: RateExplorer) -> "Widget":
 
     name = ipywidgets.Dropdown(options=explorer.names, description="cores")
     rate = ipywidgets.SelectionSlider(
-        options=[(f"{rate:g}", rate) for rate in explorer.rates], description="rate", continuous_update=False
+        options=[(f"{rate:g}", rate) for rate in explorer.rates],
+        value=explorer.best(explorer.names[0]),
+        description="rate",
+        continuous_update=False,
     )
     return ipywidgets.VBox([name, rate, _following([name, rate], explorer)[0]])
 

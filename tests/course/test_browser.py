@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
+from chapters import SMALL, shrunk
 from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +58,12 @@ CHAPTERS = {
         least=r"Cut in all, 20 % of its parameters left. plain: error [\d.]+ after the first layer",
         most=r"Cut in all, 80 % of its parameters left. plain: error [\d.]+ after the first layer",
     ),
+    "07_lightweight_fine_tuning": Slider(
+        label="rate",
+        words=r"centred at the rate [\de.-]+: [\d.]+ % right",
+        least=r"centred at the rate 0.0001: [\d.]+ % right .* Its best rate is 0.0004",
+        most=r"centred at the rate 0.0016: [\d.]+ % right .* Its best rate is 0.0004",
+    ),
 }
 
 
@@ -65,6 +73,11 @@ def jupyterlab(tmp_path) -> Iterator[Callable[[str], str]]:
     course = tmp_path / "course"
     for folder in ("notebooks", "docs"):  # docs holds the badges
         shutil.copytree(ROOT / folder, course / folder, ignore=shutil.ignore_patterns(".*"))
+    for name, sizes in SMALL.items():
+        notebook = nbformat.read(path := course / "notebooks" / f"{name}.ipynb", as_version=4)
+        first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        first.source = shrunk(first.source, sizes)
+        nbformat.write(notebook, path)
     no_news = tmp_path / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     no_news.parent.mkdir(parents=True)
     no_news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))

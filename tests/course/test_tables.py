@@ -87,7 +87,7 @@ def test_a_comparison_is_shown_with_what_decides_it(comparison):
     assert ("does not lie above minus the margin of 1 point" in confirmed) != found["not_inferior"]
     assert ("it holds 0" in confirmed) == (found["interval"][0] <= 0 <= found["interval"][1])
     assert ("all of it below 0" in confirmed) == (found["interval"][1] < 0)
-    assert f"by {found['seeds_needed']} seeds" in confirmed
+    assert f"with {found['seeds_needed']} seeds" in confirmed
     assert "on the test set (2,000 sentences)" in tested
     assert "3,200 training sentences of rotten_tomatoes, 2 epochs" in how
 
@@ -99,10 +99,10 @@ def _ends(found: dict) -> str:
 @pytest.mark.parametrize(
     ("interval", "said"),
     [
-        ([-0.005, 0.01], "the interval lies above minus the margin of 1 point that was set beforehand."),
-        ([-0.02, 0.01], "set beforehand, and it holds 0. Equal methods"),
-        ([-0.02, -0.001], "set beforehand, and all of it below 0. Equal methods"),
-        (None, "set beforehand, and it holds 0. Equal methods"),
+        ([-0.005, 0.01], "points; all of it above the margin of -1 that was set beforehand."),
+        ([-0.02, 0.01], "points; with 0 in it, and not all above the margin of -1 that was set beforehand. Equal methods"),
+        ([-0.02, -0.001], "points; all of it below 0, and not all above the margin of -1"),
+        (None, "points; with 0 in it, and not all above the margin of -1"),
     ],
 )
 def test_what_an_interval_says_of_the_margin(comparison, interval, said):
