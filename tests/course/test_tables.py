@@ -84,8 +84,8 @@ def test_a_comparison_is_shown_with_what_decides_it(comparison):
     found = comparison["primary"]["confirmation"]
     assert confirmed.startswith("Light minus full, paired by 10 seeds, on the confirmation set (1,828 sentences): ")
     assert f"{100 * found['mean']:+.1f} [{_ends(found)}] points" in confirmed
-    assert ("does not lie above minus the margin of 1 point" in confirmed) != found["not_inferior"]
-    assert ("it holds 0" in confirmed) == (found["interval"][0] <= 0 <= found["interval"][1])
+    assert ("not all above the margin of -1" in confirmed) != found["not_inferior"]
+    assert ("with 0 in it" in confirmed) == (found["interval"][0] <= 0 <= found["interval"][1])
     assert ("all of it below 0" in confirmed) == (found["interval"][1] < 0)
     assert f"with {found['seeds_needed']} seeds" in confirmed
     assert "on the test set (2,000 sentences)" in tested
