@@ -20,6 +20,7 @@ def rates(ax: Axes, summary: dict, names: Sequence[str]) -> Axes:
     summary : dict
         As `compare.summarise` returns it.
     """
+    all_means = [found["mean"] for name in names for found in summary["rates"][name].values()]
     for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
         of_rate = dict(sorted(summary["rates"][name].items()))
         means = np.array([found["mean"] for found in of_rate.values()])
@@ -28,7 +29,7 @@ def rates(ax: Axes, summary: dict, names: Sequence[str]) -> Axes:
             [*of_rate], 100 * means, 100 * np.abs(ends - means), color=colour, marker=marker, ms=8, lw=2.5, label=name
         )
     ax.set_xscale("log")
-    ax.set_ylim(45, 90)
+    ax.set_ylim(100 * min(all_means) - 5, 100 * max(all_means) + 8)  # of a few seeds, the longest bars leave the picture
     ax.legend(loc="lower left")
     ax.set_title("Accuracy while tuning")
     ax.set_xlabel("learning rate")
