@@ -62,12 +62,16 @@ def markdown(record: dict) -> str:
     for table in tables(record):
         lines = [f"**{table.title}**", "", "| " + " | ".join(table.head) + " |", "|" + "---|" * len(table.head)]
         parts.append("\n".join(lines + ["| " + " | ".join(row) + " |" for row in table.rows]))
-    hardware, versions = record["hardware"], record["versions"]
     peers = ", ".join(f"{name} {version}" for name, version in record["peers"].items())
-    machine = hardware["gpu"] if record["device"] == "cuda" else f"{hardware['cpu']}, {hardware['threads']} threads"
+    places: dict[str, list[str]] = {}
+    for part, made in record["made"].items():
+        hardware = made["hardware"]
+        machine = hardware["gpu"] if record["device"] == "cuda" else f"{hardware['cpu']}, {hardware['threads']} threads"
+        places.setdefault(f"on {made['date']}, {machine}", []).append(part)
+    measured = "; ".join(f"{', '.join(names)}: {place}" for place, names in places.items())
     parts.append(
-        f"Median of turns taken by turns, {record['repeat']} of a layer. Measured on {record['date']}, {machine}, "
-        f"torch {versions['torch']}, {peers}, by `{record['command']}`."
+        f"Median of turns taken by turns, {record['repeat']} of a layer. Measured by `{record['command']}`, torch "
+        f"{record['versions']['torch']}, {peers}. {measured[0].upper()}{measured[1:]}."
     )
     return "\n\n".join(parts)
 

@@ -117,8 +117,8 @@ def summarise(points: Sequence[Point]) -> dict:
     Returns
     -------
     dict
-        "decomposition", "layer", "evaluation", "model", "step": lists of rows; "slider": a dict; "device", "repeat", "peers",
-        and what the first point says of its making.
+        "decomposition", "layer", "evaluation", "model", "step": lists of rows; "slider": a dict; "device", "repeat"; "made": of each part
+        date and hardware; "peers", "command" and "versions" of the first point.
     """
     first = points[0]
     sizes = sizes_of(first["setting"])
@@ -148,8 +148,9 @@ def summarise(points: Sequence[Point]) -> dict:
         else:
             found[setting["part"]] += rows
     head = {name: first["setting"][name] for name in ("device", "repeat")}
-    made = {name: first[name] for name in ("command", "date", "versions", "hardware")}
-    return {**found, **head, **made, "peers": first["result"]["peers"]}
+    made = {name: first[name] for name in ("command", "versions")}
+    where = {point["setting"]["part"]: {name: point[name] for name in ("date", "hardware")} for point in points}
+    return {**found, **head, **made, "made": where, "peers": first["result"]["peers"]}
 
 
 def _rebuilding(shapes: Sequence[tuple[int, Shape]], bond: int | None) -> int:
