@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mpo_tutorial.experiments import movement_results as movement_results
     from mpo_tutorial.experiments import statistics as statistics
     from mpo_tutorial.experiments.config import RunConfig as RunConfig
-    from mpo_tutorial.experiments.finetune import evaluate as evaluate
+    from mpo_tutorial.experiments.evaluation import evaluate as evaluate
     from mpo_tutorial.experiments.finetune import finetune as finetune
     from mpo_tutorial.experiments.records import shipped as shipped
     from mpo_tutorial.experiments.records import shipped_points as shipped_points
@@ -86,7 +86,8 @@ _NAMES = {
     "course.notebook": ("set_up",),
     "doctor": ("examine",),
     "experiments.config": ("RunConfig",),
-    "experiments.finetune": ("evaluate", "finetune"),
+    "experiments.evaluation": ("evaluate",),
+    "experiments.finetune": ("finetune",),
     "experiments.records": ("shipped", "shipped_points"),
     "experiments.tasks": ("load_task",),
     "experiments.tuned": ("Tuned",),

@@ -13,7 +13,8 @@ from mpo_tutorial.course import figures, tables
 from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.compare import summarise
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import START_ANEW, Prepared, logits, prepare, run
+from mpo_tutorial.experiments.evaluation import logits
+from mpo_tutorial.experiments.finetune import START_ANEW, Prepared, prepare, run
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.tasks import require_classes

@@ -117,8 +117,8 @@ def summarise(points: Sequence[Point]) -> dict:
     Returns
     -------
     dict
-        "decomposition", "layer", "evaluation", "model", "step": lists of rows; "slider": a dict; "device", "repeat"; "made": of each part
-        date and hardware; "peers", "command" and "versions" of the first point.
+        "decomposition", "layer", "evaluation", "model", "step": lists of rows; "slider": a dict; "device", "repeat"; "made":
+        of each part date and hardware; "peers", "command" and "versions" of the first point.
     """
     first = points[0]
     sizes = sizes_of(first["setting"])

@@ -7,14 +7,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from mpo_tutorial.experiments import forms
+from mpo_tutorial.experiments import floors, forms
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds, seeds_needed
 from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.experiments.tasks import MOST_TRAIN_BY_DEFAULT, Task, load_task, require_classes
 from mpo_tutorial.models.stored import holds_mpos
 
-FLOORS = ("guessing", "logistic probe")
 UNUSED = 1000  # first unused training sentences, which the study of cuts looks at, too
 # Five rates each, a factor of two apart.
 CORES = (1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
@@ -124,18 +123,19 @@ def study(comparison: Comparison, base: RunConfig, names: Sequence[str] | None =
             for seed in range(_seeds(points, comparison, name))
         ]
 
-    def floors(_points: list[Point]) -> list[Setting]:
+    def floor(_points: list[Point]) -> list[Setting]:
         config = replace(base, method="head", learning_rate=None, seed=0)
         setting = {"config": config.settled(load_task(config.task)).as_dict(), "splits": ["validation", "test"]}
-        return [{"variant": name, **setting, "tuned_on": [*comparison.tuned_on]} for name in FLOORS]
+        return [{"variant": name, **setting, "tuned_on": [*comparison.tuned_on]} for name in floors.FLOORS]
 
-    stages: dict[str, Callable] = {"tuning": tuning, "final": final, "floors": floors}
+    stages: dict[str, Callable] = {"tuning": tuning, "final": final, "floors": floor}
     return Study(comparison.name, comparison.version, measure, stages, describe=describe, form=form)
 
 
 def form(setting: Setting) -> forms.Form:
     """Of what `measure` gives."""
-    return {**forms.COSTS, **dict.fromkeys(setting["splits"], forms.SCORE)}
+    costs = floors.COSTS if setting["variant"] in floors.FLOORS else forms.COSTS
+    return {**costs, **dict.fromkeys(setting["splits"], forms.SCORE)}
 
 
 def measure(setting: Setting, device: str | None = None) -> dict:
@@ -146,14 +146,13 @@ def measure(setting: Setting, device: str | None = None) -> dict:
     device : str, optional
         Another than the config's. Where a point is made is said by its hardware, and need be no part of its setting.
     """
-    from mpo_tutorial.experiments import floors  # loads transformers, which a summary does not need
-    from mpo_tutorial.experiments.finetune import prepare, run
+    from mpo_tutorial.experiments.finetune import prepare, run  # loads transformers, which a summary does not need
 
     config = RunConfig(**setting["config"])
     prepared = prepare(replace(config, device=device or config.device))
     tuned_on = setting.get("tuned_on", [])
     prepared.task.splits.update(left_out(prepared.task, [*setting["splits"], *tuned_on]))
-    if setting["variant"] in FLOORS:
+    if setting["variant"] in floors.FLOORS:
         return floors.measure(prepared, setting["variant"], setting["splits"], tuned_on)
     with TemporaryDirectory() as folder:
         record = run(prepared, Path(folder), progress=False, splits=tuple(setting["splits"]), keep_weights=False)
@@ -175,7 +174,7 @@ def left_out(task: Task, splits: Sequence[str]) -> dict[str, list]:
 def describe(point: Point) -> str:
     setting, result = point["setting"], point["result"]
     accuracies = ", ".join(f"{split} {result[split]['accuracy']:.3f}" for split in setting["splits"])
-    if setting["variant"] in FLOORS:
+    if setting["variant"] in floors.FLOORS:
         return f"{point['stage']}: {setting['variant']}: {accuracies}"
     rate, seed = setting["config"]["learning_rate"], setting["config"]["seed"]
     return f"{point['stage']}: {setting['variant']}, rate {rate:g}, seed {seed}: {accuracies}"

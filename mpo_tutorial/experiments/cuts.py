@@ -19,7 +19,8 @@ from torch import Tensor
 
 from mpo_tutorial.experiments import forms, records
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import logits, prepare, run
+from mpo_tutorial.experiments.evaluation import logits
+from mpo_tutorial.experiments.finetune import prepare, run
 from mpo_tutorial.experiments.study import RECORD, Point, Setting, Study
 from mpo_tutorial.experiments.tasks import require_classes, tokenise
 from mpo_tutorial.experiments.threshold import REFIT, judge

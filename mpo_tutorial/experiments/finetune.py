@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
-from transformers import DataCollatorWithPadding
 
 from mpo_tutorial.experiments import checkpoint, forms, processes, records
 from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.evaluation import EVALUATION_BATCH, predict, require_outputs, require_positions
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.statistics import METRICS, measure
 from mpo_tutorial.experiments.tasks import Task, load_task, tokenise
@@ -24,7 +22,7 @@ from mpo_tutorial.experiments.training import Trained, train
 from mpo_tutorial.maths.shapes import N_CORES
 from mpo_tutorial.models import controls
 from mpo_tutorial.models.convert import count, is_decomposed
-from mpo_tutorial.models.layers import cached, matrix_parameters, mpo_layers
+from mpo_tutorial.models.layers import matrix_parameters, mpo_layers
 from mpo_tutorial.models.ledger import Ledger
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.methods import METHODS
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-EVALUATION_BATCH = 32
 STATE, WEIGHTS = "state", "task.safetensors"  # in a run's folder
 START_ANEW = "take another --out, or leave out --resume to start anew"
 
@@ -83,7 +80,7 @@ def prepare(config: RunConfig) -> Prepared:
     task = load_task(config.task)
     config = config.settled(task)
     model, tokenizer = load(config.model, task.outputs, config.seed, config.pooling)
-    _require_positions(model, config.model, config.max_length)
+    require_positions(model, config.model, config.max_length)
     base = checkpoint.fingerprint(model, _how(model, config))
     ledger = METHODS[config.method].apply(model, config.way)
     return Prepared(config, task, model.to(device), tokenizer, base, ledger)
@@ -101,77 +98,6 @@ def _how(model: "PreTrainedModel", config: RunConfig) -> str:
         words.append(f"pooling {model.config.pooling}")
     words += [f"{config.method} of the seed {config.seed}"] if config.method in controls.KINDS else []
     return ", ".join(words)
-
-
-def _require_positions(model: "PreTrainedModel", called: str, max_length: int) -> None:
-    """Refuse texts that are longer than the table of positions, if there is one; RoBERTa's has rows that no token gets."""
-    for name, table in model.base_model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(table, torch.nn.Embedding):
-            unused = 0 if table.padding_idx is None else table.padding_idx + 1
-            if max_length > table.num_embeddings - unused:
-                raise ValueError(
-                    f"{called} has positions for {table.num_embeddings - unused} tokens, max_length is {max_length}; "
-                    f"take --max-length {table.num_embeddings - unused} or less"
-                )
-
-
-def logits(
-    model: "PreTrainedModel",
-    dataset: "Dataset",
-    tokenizer,
-    progress: str | None = None,
-    batch_size: int = EVALUATION_BATCH,
-) -> np.ndarray:
-    """What the model gives out for each sentence.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        As `tokenise` returns it.
-    progress : str, optional
-        Label of a progress bar; None shows none.
-    batch_size : int
-        Sentences in memory at once.
-
-    Returns
-    -------
-    float32 array of shape (sentences, outputs), in the dataset's order
-    """
-    order = np.argsort(dataset["length"], kind="stable")
-    columns = [name for name in dataset.column_names if name != "length"]
-    loader = DataLoader(
-        dataset.select(order).select_columns(columns), batch_size, collate_fn=DataCollatorWithPadding(tokenizer)
-    )
-    device = next(model.parameters()).device
-    found = []
-    model.eval()
-    with torch.inference_mode(), cached(model):
-        for batch in tqdm(loader, desc=progress, disable=progress is None, leave=False):
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            del batch["labels"]
-            found.append(model(**batch).logits.float().cpu().numpy())
-    found = np.concatenate(found)
-    unsorted = np.empty_like(found)
-    unsorted[order] = found
-    return unsorted
-
-
-def predict(
-    model: "PreTrainedModel",
-    dataset: "Dataset",
-    tokenizer,
-    progress: str | None = None,
-    batch_size: int = EVALUATION_BATCH,
-) -> np.ndarray:
-    """What the model makes of each sentence; parameters as in `logits`.
-
-    Returns
-    -------
-    array of shape (sentences,), in the dataset's order
-        The class of the largest logit; of a model with one output, that output.
-    """
-    found = logits(model, dataset, tokenizer, progress, batch_size)
-    return found[:, 0] if found.shape[1] == 1 else found.argmax(1)
 
 
 def run(
@@ -388,7 +314,7 @@ def finetune(
         for; and as in `load_task`, `RunConfig` and `run`.
     """
     loaded = load_task(task)
-    _require_outputs(model, loaded)
+    require_outputs(model, loaded)
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError(
             "there is nothing to train, every tensor of the model is frozen; unfreeze some: model.requires_grad_()"
@@ -402,56 +328,9 @@ def finetune(
         **settings,
     )
     config = replace(config, pooling=pooling_of(model)).with_epochs(loaded)
-    _require_positions(model, config.model, config.max_length)
+    require_positions(model, config.model, config.max_length)
     prepared = Prepared(config, loaded, model, tokenizer, "", Ledger.of(model) if layers else None)
     if out is not None:
         return run(prepared, out, progress=progress, keep_weights=False)
     with TemporaryDirectory() as folder:
         return run(prepared, Path(folder), progress=progress, keep_weights=False)
-
-
-def evaluate(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    task: str,
-    *,
-    split: str = "test",
-    max_length: int = RunConfig.max_length,
-    progress: bool = False,
-) -> dict:
-    """What a model scores on a task's sentences.
-
-    Parameters
-    ----------
-    split : str
-        "test", "validation", or another that the task has.
-    max_length : int
-        Tokens at which a sentence is cut off.
-
-    Returns
-    -------
-    dict
-        As `statistics.measure` gives it: of a task with classes "n", "accuracy", its 95 % "interval" over sentences, and "right".
-
-    Raises
-    ------
-    ValueError
-        If the task has no such split, the head has other outputs than the task, or texts may be longer than the model has
-        positions for; and as in `load_task`.
-    """
-    loaded = load_task(task)
-    _require_outputs(model, loaded)
-    if split not in loaded.splits:
-        raise ValueError(f"{task} has the splits {', '.join(loaded.splits)}, got {split!r}")
-    _require_positions(model, model.name_or_path or type(model).__name__, max_length)
-    dataset = tokenise(loaded.splits[split], tokenizer, max_length)
-    predicted = predict(model, dataset, tokenizer, f"evaluating on {split}" if progress else None)
-    return measure(loaded.metrics, dataset["labels"], predicted)
-
-
-def _require_outputs(model: "PreTrainedModel", task: Task) -> None:
-    if model.config.num_labels != task.outputs:
-        raise ValueError(
-            f"{task.name} needs a head with {task.outputs} outputs, the model's has {model.config.num_labels}; load it with "
-            f"n_labels={task.outputs}"
-        )

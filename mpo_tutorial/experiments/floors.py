@@ -5,24 +5,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from torch import nn
 
-from mpo_tutorial.experiments.compare import FLOORS
-from mpo_tutorial.experiments.finetune import Prepared, logits
+from mpo_tutorial.experiments import forms
 from mpo_tutorial.experiments.statistics import score
-from mpo_tutorial.models.convert import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GUESSING, PROBE = FLOORS
+    from mpo_tutorial.experiments.finetune import Prepared
+
+FLOORS = GUESSING, PROBE = "guessing", "logistic probe"
+COSTS = {**forms.COSTS, "parameters": {"trained": forms.NUMBER, "total": forms.COUNT}, "stored_bytes": forms.NUMBER}
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C
 
 
-def measure(prepared: Prepared, floor: str, splits: Sequence[str], tuned_on: Sequence[str]) -> dict:
+def measure(prepared: "Prepared", floor: str, splits: Sequence[str], tuned_on: Sequence[str]) -> dict:
     """A floor's scores on some splits, and its costs, as of a run. It has no seed: every one would give the same.
 
     "guessing" calls all sentences what most training sentences are. The "logistic probe" is a logistic regression on the vectors
@@ -36,6 +33,11 @@ def measure(prepared: Prepared, floor: str, splits: Sequence[str], tuned_on: Seq
     tuned_on : sequence of str
         Splits whose sentences, all together, the probe's strength of penalty is chosen by.
     """
+    from torch import nn
+
+    from mpo_tutorial.experiments.evaluation import logits
+    from mpo_tutorial.models.convert import count
+
     started = time.perf_counter()
     total = count(prepared.model)
     train = prepared.task.train(prepared.config.train_size)
@@ -58,7 +60,7 @@ def measure(prepared: Prepared, floor: str, splits: Sequence[str], tuned_on: Seq
         "parameters": {"trained": trained, "total": total},
         "stored_bytes": 4 * trained,
         "train_sentences": len(train),
-        "seconds": {"all": time.perf_counter() - started},
+        "seconds": {"train": time.perf_counter() - started},
         **chosen,
         **{split: score(predicted[split] == labels[split]) for split in splits},
     }
@@ -66,6 +68,10 @@ def measure(prepared: Prepared, floor: str, splits: Sequence[str], tuned_on: Seq
 
 def _best_probe(states: "dict[str, NDArray]", labels: "dict[str, NDArray]", tuned_on: Sequence[str]):
     """The probe, fitted to the training sentences, that is right on the most sentences of some splits; and its strength."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probes = {
         strength: make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000)).fit(
             states["train"], labels["train"]

@@ -12,7 +12,8 @@ import numpy as np
 
 from mpo_tutorial.experiments import checkpoint, records
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import Prepared, logits, prepare
+from mpo_tutorial.experiments.evaluation import logits
+from mpo_tutorial.experiments.finetune import Prepared, prepare
 from mpo_tutorial.experiments.tasks import Row
 from mpo_tutorial.experiments.threshold import judge
 from mpo_tutorial.models.activations import Moments, input_moments

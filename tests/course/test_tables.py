@@ -100,7 +100,10 @@ def _ends(found: dict) -> str:
     ("interval", "said"),
     [
         ([-0.005, 0.01], "points; all of it above the margin of -1 that was set beforehand."),
-        ([-0.02, 0.01], "points; with 0 in it, and not all above the margin of -1 that was set beforehand. Equal methods"),
+        (
+            [-0.02, 0.01],
+            "points; with 0 in it, and not all above the margin of -1 that was set beforehand. Equal methods",
+        ),
         ([-0.02, -0.001], "points; all of it below 0, and not all above the margin of -1"),
         (None, "points; with 0 in it, and not all above the margin of -1"),
     ],

@@ -69,6 +69,10 @@ def test_the_tables_hold_the_record(record):
     for name in (*LAYERS, "counted limit", "mpo_tutorial", "quimb", "Asked for"):
         assert name in page
     assert [table.title for table in bench_tables.tables(record)][-1] == "Asked for"
+    assert "Decomposition, layer, evaluation, model, slider, step: on " in page
+    apart = {**record["made"], "step": {**record["made"]["step"], "date": "2030-01-02"}}
+    assert "slider: on " in (page := bench_tables.markdown({**record, "made": apart}))
+    assert "; step: on 2030-01-02, " in page
     for table in bench_tables.tables(record):
         assert all(len(row) == len(table.head) for row in table.rows)
 

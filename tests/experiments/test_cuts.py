@@ -8,7 +8,7 @@ from mpo_tutorial.experiments import cuts, records, statistics, study
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.cut_results import output_errors, part_of, summarise, table
 from mpo_tutorial.experiments.cuts import PARTS, WAYS, WAYS_ALONE
-from mpo_tutorial.experiments.finetune import predict
+from mpo_tutorial.experiments.evaluation import predict
 from mpo_tutorial.experiments.tuned import Tuned, config_of_run
 from mpo_tutorial.maths import entropy
 from mpo_tutorial.models.families import KINDS

@@ -11,10 +11,11 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from mpo_tutorial.course.demo import demo
-from mpo_tutorial.experiments import compare, cuts, finetune
+from mpo_tutorial.experiments import compare, cuts, evaluation, finetune
 from mpo_tutorial.experiments.checkpoint import load_task_file, stored_bytes
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.finetune import logits, predict, prepare, run
+from mpo_tutorial.experiments.evaluation import logits, predict
+from mpo_tutorial.experiments.finetune import prepare, run
 from mpo_tutorial.experiments.records import locked
 from mpo_tutorial.experiments.statistics import correct_sentences
 from mpo_tutorial.experiments.tasks import Task, tokenise
@@ -283,7 +284,7 @@ def test_texts_longer_than_the_models_positions_are_refused(config, tiny_config,
     ):
         prepare(config)
     prepared = prepare(replace(config, max_length=most))
-    for function in (finetune.finetune, finetune.evaluate):
+    for function in (finetune.finetune, evaluation.evaluate):
         with pytest.raises(
             ValueError, match=f"has positions for {most} tokens, max_length is {most + 1}; take --max-len"
         ):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mpo_tutorial.experiments import finetune, training
+from mpo_tutorial.experiments import evaluation, training
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.finetune import Prepared, prepare, run
 from mpo_tutorial.models.layers import matrix_parameters
@@ -203,7 +203,7 @@ def test_losses_on_record_are_means_over_the_epochs_sentences(config, tmp_path, 
     config = replace(config, learning_rate=1e-12, train_size=45, warmup=0.0)
     prepared = prepare(config)
     dataset = prepared.dataset("train")
-    logits = torch.from_numpy(finetune.logits(prepared.model, dataset, prepared.tokenizer))
+    logits = torch.from_numpy(evaluation.logits(prepared.model, dataset, prepared.tokenizer))
     expected = nn.functional.cross_entropy(logits, torch.tensor(dataset["labels"]))
     for module in prepared.model.modules():
         if isinstance(module, nn.Dropout):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from mpo_tutorial.experiments import records
-from mpo_tutorial.experiments.finetune import logits
+from mpo_tutorial.experiments.evaluation import logits
 from mpo_tutorial.experiments.statistics import correct_sentences
 from mpo_tutorial.experiments.threshold import judge
 from mpo_tutorial.experiments.tuned import Tuned, config_of_run
