@@ -46,8 +46,8 @@ def python(code: str, *arguments: str, env: dict) -> subprocess.CompletedProcess
 def finetune(mpo_tutorial_command):
     """Fine-tune the hub's tiny model; what the command prints and its record come back."""
 
-    def call(task: str, cwd: Path, env: dict) -> tuple[str, dict]:
-        done = mpo_tutorial_command(*FINETUNE, "--task", task, cwd=cwd, env={**os.environ, **env})
+    def call(task: str, cwd: Path, env: dict, *more: str) -> tuple[str, dict]:
+        done = mpo_tutorial_command(*FINETUNE, "--task", task, *more, cwd=cwd, env={**os.environ, **env})
         assert done.returncode == 0, done.stderr
         return done.stdout, json.loads((cwd / "runs/finetune/record.json").read_text())
 
@@ -121,6 +121,13 @@ def test_pairs_of_mnli_are_learnt_and_measured_on_both_dev_sets(online):
         part = record[split]
         assert part["metrics"]["accuracy"] == {"value": part["accuracy"], "interval": part["interval"]}
         assert f"{split}: accuracy {part['accuracy']:.3f}" in printed
+
+
+def test_a_preset_stands_in_for_what_is_not_given(online, finetune, tmp_path):
+    _, record = finetune("glue/rte", tmp_path, online.env, "--preset", "--max-length", "32", "--epochs", "1")
+    config = record["config"]
+    assert (config["learning_rate"], config["max_length"], config["epochs"]) == (0.01, 32, 1)  # given
+    assert (config["warmup"], config["batch_size"]) == (0.25, 32)  # of the preset
 
 
 def test_without_the_hub_everything_comes_from_the_cache(online, finetune, tmp_path):
