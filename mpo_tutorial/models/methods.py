@@ -142,9 +142,9 @@ METHODS = {
     "full": Method("full fine-tuning", 1.2e-4, _full),
     "head": Method("head only", 1e-2, _head),
     "bitfit": Method("BitFit", 3e-3, _bitfit),
-    "last-1": Method("last layer", 4.8e-4, partial(_last, layers=1)),
-    "last-2": Method("last 2 layers", 4.8e-4, partial(_last, layers=2)),
-    "last-3": Method("last 3 layers", 4.8e-4, partial(_last, layers=3)),
+    "last-1": Method("last layer", 1.92e-3, partial(_last, layers=1)),
+    "last-2": Method("last 2 layers", 9.6e-4, partial(_last, layers=2)),
+    "last-3": Method("last 3 layers", 2.4e-4, partial(_last, layers=3)),
     "mask": Method("random mask", 1e-3, partial(_random, kind="mask")),
     "subspace": Method("random subspace", 1e-3, partial(_random, kind="subspace")),
 }

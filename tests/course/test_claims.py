@@ -98,12 +98,28 @@ OF_LIGHT = [
     ),
     (
         "07",
-        "Light fine-tuning is far better than training the last layers with more numbers",
+        "Light fine-tuning is far better than training the last layer, or the last two, which are more numbers",
         lambda x: all(
             x.minus("light", name)[1] > 1 and x.rows[name]["trained"] > 1.5 * x.rows["light"]["trained"]
-            for name in LAST
-            if name in x.rows
+            for name in LAST[:2]
         ),
+    ),
+    (
+        "07",
+        "come within a point of it, with nearly five times the numbers",
+        lambda x: (
+            0 < x.minus("light", LAST[2])[0] < 1 and 4.5 < x.rows[LAST[2]]["trained"] / x.rows["light"]["trained"] < 5
+        ),
+    ),
+    (
+        "07",
+        "light fine-tuning is no longer behind, and perhaps ahead; five seeds cannot tell",
+        lambda x: (lambda d: d[1] < 0 < d[0])(x.minus("light, 500 sentences", "full, 500 sentences")),
+    ),
+    (
+        "07",
+        "Both lose four or five points",
+        lambda x: all(3 < x.mean(name) - x.mean(f"{name}, 500 sentences") < 5.5 for name in ("light", "full")),
     ),
     (
         "07",

@@ -77,6 +77,7 @@ def test_the_margin_and_the_seeds_were_set_beforehand(points):
 def test_default_rates_are_those_that_the_study_chose(points):
     variants = {"light": "light", "full": "full", "head": "head only", "bitfit": "BitFit"}
     variants |= {"mask": "random mask", "subspace": "random subspace"}
+    variants |= {"last-1": "last layer", "last-2": "last 2 layers", "last-3": "last 3 layers"}
     rates = compare.chosen_rates(points, LIGHT)
     assert {method: METHODS[method].learning_rate for method in variants} == {
         method: rates[name] for method, name in variants.items()
