@@ -1,6 +1,6 @@
 """What a widget knows, without the widget: settings in, numbers, words and a figure out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -186,9 +186,12 @@ class MovementExplorer:
     ----------
     record : dict
         As `movement_results.summarise` returns it.
+    reach : bool
+        Tell how much of the update is in reach, and show it by rank.
     """
 
-    def __init__(self, record: dict):
+    def __init__(self, record: dict, *, reach: bool = True):
+        self._tells_reach = reach
         self._rows: dict[tuple[int | None, str], list[dict]] = {}
         for row in record["matrices"]:
             self._rows.setdefault((row["layer"], row["kind"]), []).append(row)
@@ -232,7 +235,7 @@ class MovementExplorer:
             in_moved = 100 * table_1_of(self.mean(layer, kind, "sizes"), touched / 100)[0]
             said += f" {100 - touched:.0f} % of its rows did not change at all; of the numbers in the others "
             said += f"{in_moved:.0f} % changed by at most {SMALL:g}."
-        if found := self.in_reach(layer, kind):
+        if self._tells_reach and (found := self.in_reach(layer, kind)):
             share, dimension, low_rank = (100 * value for value in found)
             said += (
                 f" Trained cores have {share:.1f} % of the update in reach, with {dimension:.1f} % of the dimensions; the best "
@@ -241,10 +244,11 @@ class MovementExplorer:
         return said
 
     def figure(self, layer: int, kind: str) -> Figure:
-        with plots.styled(2, (12, 4.8)) as (figure, (left, right)):
-            movement_figures.sizes_of_changes(left, self.mean(layer, kind, "sizes"))
-            found = self.in_reach(layer, kind)
-            movement_figures.update_by_rank(right, RANKS, self.mean(layer, kind, "spectrum"), found and found[0])
+        with plots.styled(2 if self._tells_reach else 1, (12 if self._tells_reach else 6.5, 4.8)) as (figure, axes):
+            movement_figures.sizes_of_changes(axes[0], self.mean(layer, kind, "sizes"))
+            if self._tells_reach:
+                kept, found = self.mean(layer, kind, "spectrum"), self.in_reach(layer, kind)
+                movement_figures.update_by_rank(axes[1], RANKS, kept, found and found[0])
         return figure
 
 

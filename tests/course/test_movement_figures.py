@@ -94,6 +94,14 @@ def test_the_explorers_picture_shows_sizes_and_ranks(explorer):
     plt.close(figure)
 
 
+def test_what_is_in_reach_may_be_kept_for_later(record):
+    explorer = MovementExplorer(record, reach=False)
+    assert "reach" not in explorer.in_words(1, "query")
+    figure = explorer.figure(1, "query")
+    assert len(figure.axes) == 1
+    plt.close(figure)
+
+
 def test_a_bar_stands_at_the_sizes_that_it_counts(ax):
     sizes = np.zeros(len(movement_figures.EDGES) + 1)
     sizes[9] = 1  # above 1e-4, up to the next edge
