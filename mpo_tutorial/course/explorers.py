@@ -1,6 +1,6 @@
 """What a widget knows, without the widget: settings in, numbers, words and a figure out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
