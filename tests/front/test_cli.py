@@ -292,7 +292,7 @@ def test_a_comparison_is_resumed_shared_and_refused(mpo_tutorial_command, tmp_pa
     assert first.returncode == 0, first.stderr
     path = tmp_path / "runs/compare/record.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 10 + 6
+    assert len(lines) == 10 + 6 + 2  # tuning, final, floors
     path.write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
     again = mpo_tutorial_command(*options, "--resume", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
