@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from mpo_tutorial.experiments import compare, movement_results, records
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.statistics import over_seeds
+from mpo_tutorial.maths.mpo import MPO
+from mpo_tutorial.maths.shapes import balanced_shape
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +39,9 @@ class Light:
 
     def mean(self, name: str) -> float:
         return 100 * self.rows[name]["test"]["mean"]
+
+    def best(self, name: str) -> float:
+        return max(100 * found["mean"] for found in self.summary["rates"][name].values())
 
     def tuned(self, name: str, rate: float) -> float:
         return 100 * self.summary["rates"][name][rate]["mean"]
@@ -113,13 +119,15 @@ OF_LIGHT = [
     ),
     (
         "07",
-        "light fine-tuning is no longer behind, and perhaps ahead; five seeds cannot tell",
-        lambda x: (lambda d: d[1] < 0 < d[0])(x.minus("light, 500 sentences", "full, 500 sentences")),
+        "light is no longer behind, and perhaps ahead; five seeds cannot tell. At worst it is a third of a point behind",
+        lambda x: (lambda d: -0.36 < d[1] < 0 < d[0])(x.minus("light, 500 sentences", "full, 500 sentences")),
     ),
     (
         "07",
-        "Both lose four or five points",
-        lambda x: all(3 < x.mean(name) - x.mean(f"{name}, 500 sentences") < 5.5 for name in ("light", "full")),
+        "Light fine-tuning loses not quite four points, full a good five",
+        lambda x: (
+            [round(x.mean(name) - x.mean(f"{name}, 500 sentences"), 1) for name in ("light", "full")] == [3.7, 5.3]
+        ),
     ),
     (
         "07",
@@ -131,8 +139,8 @@ OF_LIGHT = [
     ),
     (
         "07",
-        "Both gain about the same",
-        lambda x: abs(x.minus("light", "light, pooler")[0] - x.minus("full", "full, pooler")[0]) < 0.5,
+        "On average both gain about the same",
+        lambda x: abs(x.minus("light", "light, pooler")[0] - x.minus("full", "full, pooler")[0]) < 0.2,
     ),
     (
         "07",
@@ -141,8 +149,11 @@ OF_LIGHT = [
     ),
     (
         "07",
-        "At a rate at which the centred chain still learns, the other one guesses",
-        lambda x: x.tuned("light", 1.6e-3) > 65 and x.tuned("light, gauge tt-svd", 1.6e-3) < 52,
+        "At 0.0008 the centred chain loses three points against its best, the other one eight; at 0.0016 the other one guesses",
+        lambda x: (
+            [round(x.best(name) - x.tuned(name, 8e-4)) for name in GAUGES[:2]] == [3, 8]
+            and x.tuned(GAUGES[1], 1.6e-3) < 52
+        ),
     ),
 ]
 
@@ -156,14 +167,24 @@ def test_what_is_said_of_light_fine_tuning_is_on_record(light, page, sentence, h
 MATRICES = ("query", "key", "value", "attention output", "feed-forward in", "feed-forward out")
 
 
+def means_of_matrices(moved: dict) -> list[float]:
+    """How far each matrix of the encoder moved, over seeds."""
+    found = {}
+    for row in moved["matrices"]:
+        if row["kind"] in MATRICES:
+            found.setdefault(row["name"], []).append(row["moved"])
+    assert len(found) == 36
+    return [sum(values) / len(values) for values in found.values()]
+
+
 def gains(moved: dict, change: str, way: str) -> float:
     return moved["reach"][change][way]["gain"]["mean"]
 
 
 OF_MOVEMENT = [
     (
-        "A per cent or two. Fine-tuning in full is a nudge",
-        lambda x: all(0.01 < found["moved"]["mean"] < 0.025 for kind, found in x["kinds"].items() if kind in MATRICES),
+        "One to three per cent. Fine-tuning in full is a nudge",
+        lambda x: all(0.01 < moved < 0.03 for moved in means_of_matrices(x)),
     ),
     ("seven tenths, on average over all matrices", lambda x: round(x["low_rank"]["update"]["mean"], 1) == 0.7),
     ("the most part of its numbers did not change", lambda x: x["kinds"]["word embedding"]["small"]["mean"] > 0.6),
@@ -193,3 +214,20 @@ OF_MOVEMENT = [
 def test_what_is_said_of_movement_is_on_record(moved, sentence, holds):
     assert sentence in text_of("07")
     assert holds(moved)
+
+
+def test_what_rank_24_would_hold_of_random_numbers():
+    """ "a fifth only": the chapter's matrix has the size 384 x 384, and rank 24 as many numbers as its small cores."""
+    assert "of a matrix of random numbers rank 24 would hold a fifth only" in text_of("07")
+    values = torch.linalg.svdvals(torch.randn(384, 384, generator=torch.Generator().manual_seed(0))).square()
+    assert values[:24].sum() / values.sum() == pytest.approx(0.2, abs=0.02)
+    small = MPO.random(balanced_shape(384, 384)).auxiliary
+    assert round(sum(core.numel() for core in small) / (2 * 384)) == 24
+
+
+def test_what_an_interval_from_three_seeds_would_say(light):
+    """Student's t of three seeds with the spread of the ten, around their mean."""
+    assert "from nearly two and a half points less to nearly half a point more" in text_of("07")
+    found = 100 * compare.paired(light.summary["final"]["light"], light.summary["final"]["full"], "confirmation")
+    half = 4.303 * found.std(ddof=1) / 3**0.5
+    assert [round(found.mean() - half, 1), round(found.mean() + half, 1)] == [-2.4, 0.4]

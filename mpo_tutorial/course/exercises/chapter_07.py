@@ -75,9 +75,9 @@ EXERCISES = (
         solution=(
             "from mpo_tutorial.models.look import look_at\n"
             f"views = [look_at(name) for name in {PAPERS_MODELS}]\n"
-            "100 * np.mean([1 - view.auxiliary / view.dense for view in views])"
+            "100 * sum(1 - view.auxiliary / view.dense for view in views) / len(views)"
         ),
-        hint='explorer.views("the paper\'s") holds the four; each has .auxiliary and .dense.',
+        hint='ledgers.views("the paper\'s") holds the four; each has .auxiliary and .dense.',
         mistakes=[
             (lambda: _shares()[0], "That is the share that is trained. How much fewer is that than all?"),
             (
@@ -140,10 +140,7 @@ EXERCISES = (
         question="how far an interval from three seeds would go, from the mean to one end, in points",
         answer=lambda: _half(4.303, 3),
         solution=(
-            "found = mt.compare.summarise(mt.shipped_points('light'), mt.light.LIGHT)['final']\n"
-            "light, full = ([p['result']['confirmation']['accuracy'] for p in found[name]] for name in ('light', 'full'))\n"
-            "differences = 100 * (np.array(light) - np.array(full))  # the chapter's, in points\n"
-            "4.303 * differences.std(ddof=1) / 3**0.5"
+            "# `differences` are the ten, in points, as the chapter has them.\n4.303 * differences.std(ddof=1) / 3**0.5"
         ),
         hint="Student's t for three seeds, times the standard deviation, over the root of the number of seeds.",
         mistakes=[
