@@ -140,7 +140,9 @@ EXERCISES = (
         question="how far an interval from three seeds would go, from the mean to one end, in points",
         answer=lambda: _half(4.303, 3),
         solution=(
-            "# `differences` are the ten, in points, as the chapter has them.\n4.303 * differences.std(ddof=1) / 3**0.5"
+            "final = mt.compare.summarise(mt.shipped_points('light'), mt.light.LIGHT)['final']\n"
+            "differences = 100 * mt.compare.paired(final['light'], final['full'], 'confirmation')  # the chapter's\n"
+            "4.303 * differences.std(ddof=1) / 3**0.5"
         ),
         hint="Student's t for three seeds, times the standard deviation, over the root of the number of seeds.",
         mistakes=[
