@@ -129,11 +129,14 @@ def cells_of_comparison(summary: dict, names: Sequence[str] | None = None) -> li
 
 
 def markdown_of_comparison(points: Sequence[dict], comparison: Comparison, names: Sequence[str] | None = None) -> str:
-    """A table of a comparison's points, and the sentences under it, in Markdown; variants as in `cells_of_comparison`."""
+    """A table of a comparison's points, and under it what decides and how it was measured, in Markdown; variants as in
+    `cells_of_comparison`.
+    """
     summary = summarise(points, comparison)
     lines = [f"| {' | '.join(cells)} |" for cells in (COMPARISON_HEAD, *cells_of_comparison(summary, names))]
     lines.insert(1, "|" + "---|" * len(COMPARISON_HEAD))
-    return "\n".join([*lines, "", *sentences_of_comparison(summary, comparison)])
+    *decided, how = sentences_of_comparison(summary, comparison)  # on several sets; the test set is in the table
+    return "\n".join([*lines, "", *decided[:1], how])
 
 
 def sentences_of_comparison(summary: dict, comparison: Comparison) -> list[str]:
