@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import DataCollatorWithPadding
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.statistics import measure
@@ -21,7 +23,7 @@ EVALUATION_BATCH = 32
 
 
 def logits(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel | _HeadReads",
     dataset: "Dataset",
     tokenizer,
     progress: str | None = None,
@@ -59,6 +61,31 @@ def logits(
     unsorted = np.empty_like(found)
     unsorted[order] = found
     return unsorted
+
+
+def vectors(model: "PreTrainedModel", dataset: "Dataset", tokenizer) -> np.ndarray:
+    """What the model's head reads for each sentence: its encoder's pooled vector or, of families without one, the first state.
+
+    Parameters as in `logits`.
+
+    Returns
+    -------
+    float32 array of shape (sentences, width), in the dataset's order
+    """
+    return logits(_HeadReads(model), dataset, tokenizer)
+
+
+class _HeadReads(nn.Module):
+    """An encoder that gives out, in the place of logits, what a head would make them of."""
+
+    def __init__(self, model: "PreTrainedModel"):
+        super().__init__()
+        self.encoder = model.base_model
+
+    def forward(self, **batch) -> SequenceClassifierOutput:
+        found = self.encoder(**batch)
+        vector = getattr(found, "pooler_output", None)
+        return SequenceClassifierOutput(logits=found.last_hidden_state[:, 0] if vector is None else vector)
 
 
 def predict(

@@ -22,24 +22,21 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C
 def measure(prepared: "Prepared", floor: str, splits: Sequence[str], tuned_on: Sequence[str]) -> dict:
     """A floor's scores on some splits, and its costs, as of a run. It has no seed: every one would give the same.
 
-    "guessing" calls all sentences what most training sentences are. The "logistic probe" is a logistic regression on the vectors
-    that the classifier would read, each of whose components is standardised.
+    "guessing" calls all sentences what most training sentences are. The "logistic probe" is a logistic regression on
+    `evaluation.vectors`, each of whose components is standardised.
 
     Parameters
     ----------
     prepared : Prepared
-        With the model that is to be read, dense or not; left without its classifier.
+        With the model that is to be read, dense or not.
     floor : {"guessing", "logistic probe"}
     tuned_on : sequence of str
         Splits whose sentences, all together, the probe's strength of penalty is chosen by.
     """
-    from torch import nn
-
-    from mpo_tutorial.experiments.evaluation import logits
+    from mpo_tutorial.experiments.evaluation import vectors
     from mpo_tutorial.models.convert import count
 
     started = time.perf_counter()
-    total = count(prepared.model)
     train = prepared.task.train(prepared.config.train_size)
     labels = {
         split: np.array([label for _, label in (train if split == "train" else prepared.task.splits[split])])
@@ -50,14 +47,13 @@ def measure(prepared: "Prepared", floor: str, splits: Sequence[str], tuned_on: S
         commonest = np.bincount(labels["train"]).argmax()
         predicted = {split: np.full(len(labels[split]), commonest) for split in splits}
     else:
-        prepared.model.classifier = nn.Identity()
-        states = {split: logits(prepared.model, prepared.dataset(split), prepared.tokenizer) for split in labels}
+        states = {split: vectors(prepared.model, prepared.dataset(split), prepared.tokenizer) for split in labels}
         probe, strength = _best_probe(states, labels, tuned_on)
         predicted = {split: probe.predict(states[split]) for split in splits}
         regression = probe[-1]
         trained, chosen = regression.coef_.size + regression.intercept_.size, {"strength": strength}
     return {
-        "parameters": {"trained": trained, "total": total},
+        "parameters": {"trained": trained, "total": count(prepared.model)},
         "stored_bytes": 4 * trained,
         "train_sentences": len(train),
         "seconds": {"train": time.perf_counter() - started},

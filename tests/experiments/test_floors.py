@@ -3,14 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from sklearn.linear_model import LogisticRegression
+from transformers import AutoModel, AutoTokenizer
 
 from mpo_tutorial.experiments import compare, floors, records, study
 from mpo_tutorial.experiments.compare import TRIAL, Variant, summarise
 from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.evaluation import vectors
 from mpo_tutorial.experiments.finetune import prepare
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.statistics import correct_sentences
+from mpo_tutorial.models.sources import model_path
 
 
 @pytest.fixture
@@ -54,6 +58,27 @@ def test_the_probe_is_a_logistic_regression_on_what_the_head_would_read(prepared
     assert np.mean(correct_sentences(found["test"]) == accuracies[best][1]) > 0.97  # the same to rounding
     assert found["parameters"]["trained"] == 24 + 1
     assert found["stored_bytes"] == 4 * 25
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+@pytest.mark.parametrize("family", TINY)
+def test_every_family_has_its_probe(tiny_config, tiny_task, tmp_path, family, pooling):
+    """RoBERTa's and DistilBERT's heads have random layers of their own, which a probe on the pretrained model leaves out."""
+    config = tiny_config(family, vocab_size=30522)
+    AutoModel.from_config(config).save_pretrained(tmp_path / family)
+    AutoTokenizer.from_pretrained(model_path("minilm")).save_pretrained(tmp_path / family)
+    options = {"task": tiny_task, "method": "head", "pooling": pooling, "max_length": 20, "device": "cpu"}
+    prepared = prepare(RunConfig(model=str(tmp_path / family), **options))
+    dataset = prepared.dataset("test")
+    found = vectors(prepared.model, dataset, prepared.tokenizer)
+    encoder = AutoModel.from_pretrained(tmp_path / family).eval()
+    for row, vector in zip(dataset, found, strict=True):
+        sentence = {name: torch.tensor([row[name]]) for name in ("input_ids", "attention_mask")}
+        with torch.inference_mode():
+            (states,) = encoder(**sentence).last_hidden_state
+        expected = states[0] if pooling == "first" else states.mean(0)
+        np.testing.assert_allclose(vector, expected.numpy(), atol=1e-4)
+    assert floors.measure(prepared, "logistic probe", ["test"], ["validation"])["test"]["n"] == len(dataset)
 
 
 def test_every_comparison_has_its_floors(tiny_model, tiny_task, tmp_path):
