@@ -11,14 +11,8 @@ from mpo_tutorial.experiments.light import LIGHT
 
 ROOT = Path(__file__).parents[1]
 
-SHOWN = (
-    "light",
-    "full",
-    "light, as the paper counts",
-    "random subspace",
-    "BitFit",
-    "logistic probe",
-)  # of the comparison, in the README
+# Of the comparison, in the README.
+SHOWN = ("light", "full", "light, as the paper counts", "random subspace", "BitFit", "logistic probe")
 
 
 def main() -> None:

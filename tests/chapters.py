@@ -61,6 +61,14 @@ def execute(folder: Path, cells: list[NotebookNode]) -> NotebookNode:
     return notebook
 
 
+def markdown(path: Path) -> str:
+    """A text, or the text cells of a notebook."""
+    if path.suffix != ".ipynb":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
 def code_cells(path: Path) -> list[NotebookNode]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 

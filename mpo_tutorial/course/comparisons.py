@@ -29,9 +29,8 @@ def rates(ax: Axes, summary: dict, names: Sequence[str]) -> Axes:
             [*of_rate], 100 * means, 100 * np.abs(ends - means), color=colour, marker=marker, ms=8, lw=2.5, label=name
         )
     ax.set_xscale("log")
-    ax.set_ylim(
-        100 * min(all_means) - 5, 100 * max(all_means) + 8
-    )  # of a few seeds, the longest bars leave the picture
+    # The longest bars, of a few seeds that lie far apart, leave the picture.
+    ax.set_ylim(100 * min(all_means) - 5, 100 * max(all_means) + 8)
     ax.legend(loc="lower left")
     ax.set_title("Accuracy while tuning")
     ax.set_xlabel("learning rate")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from chapters import markdown
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -269,14 +270,6 @@ def test_the_benchmarks_page_shows_the_record():
 def test_readme_reads_in_three_minutes():
     prose = re.sub(r"```.*?```|<!--.*?-->|!\[.*?\]\(.*?\)", "", (ROOT / "README.md").read_text(), flags=re.S)
     assert len(prose.split()) < 3 * 300
-
-
-def markdown(path: Path) -> str:
-    """A text, or the text cells of a notebook."""
-    if path.suffix != ".ipynb":
-        return path.read_text()
-    cells = json.loads(path.read_text())["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
 def test_links_and_pictures_of_the_texts_exist():
