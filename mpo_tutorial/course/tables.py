@@ -128,6 +128,19 @@ def cells_of_comparison(summary: dict, names: Sequence[str] | None = None) -> li
     return rows
 
 
+TUNING_HEAD = ("", "trained", "best rate", "right while tuning [95 %]", "seeds")
+
+
+def cells_of_tuning(summary: dict, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Rows under `TUNING_HEAD`, as text: the named variants at the best of their rates, on what rates are chosen by."""
+    rows = []
+    for name in names:
+        rate, found = max(summary["rates"][name].items(), key=lambda item: item[1]["mean"])
+        trained = f"{summary['trained'][name] / 1e6:.3f} M"
+        rows.append((name, trained, f"{rate:g}", f"{_per_cent(found)} %", str(found["seeds"])))
+    return rows
+
+
 def markdown_of_comparison(points: Sequence[dict], comparison: Comparison, names: Sequence[str] | None = None) -> str:
     """A table of a comparison's points, and under it what decides and how it was measured, in Markdown; variants as in
     `cells_of_comparison`.

@@ -218,7 +218,8 @@ def summarise(points: Sequence[Point], comparison: Comparison) -> dict:
     Returns
     -------
     dict
-        "rates": of each variant, of each rate that it was tuned with, what `over_seeds` gives. "final": of each variant that was
+        "rates": of each variant, of each rate that it was tuned with, what `over_seeds` gives. "trained": of each variant that was
+        tuned, how many parameters are. "final": of each variant that was
         tested, its points by seed. "variants": of each of these "rate", "trained", "total", "stored_bytes", of each split what
         `over_seeds` gives, and "minus_beside", the difference on the test set from the variant it is set against, paired by
         seeds, None where that is itself or lacks; of each floor the same, without a rate, set against the second of the pair.
@@ -234,6 +235,11 @@ def summarise(points: Sequence[Point], comparison: Comparison) -> dict:
         "rates": {
             name: {rate: over_seeds(values) for rate, values in rates.items()}
             for name, rates in tuned(points, comparison).items()
+        },
+        "trained": {
+            point["setting"]["variant"]: point["result"]["parameters"]["trained"]
+            for point in points
+            if point["stage"] == "tuning"
         },
         "final": {name: final[name] for name in comparison.variants if name in final},
         "variants": {name: _summary(final[name]) for name in comparison.variants if name in final},

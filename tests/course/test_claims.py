@@ -41,6 +41,14 @@ class Light:
     def best(self, name: str) -> float:
         return max(100 * found["mean"] for found in self.summary["rates"][name].values())
 
+    def width(self, name: str) -> float:
+        """Of the interval at the best rate."""
+        best = max(self.summary["rates"][name].values(), key=lambda found: found["mean"])
+        return 100 * (best["interval"][1] - best["interval"][0])
+
+    def trained(self, name: str) -> int:
+        return self.summary["trained"][name]
+
     def tuned(self, name: str, rate: float) -> float:
         return 100 * self.summary["rates"][name][rate]["mean"]
 
@@ -87,6 +95,10 @@ def behind_with_longer_reviews(light: Light) -> bool:
 
 LAST = ("last layer", "last 2 layers", "last 3 layers")
 GAUGES = ("light", "light, gauge tt-svd", "light, gauge amb")
+CHAINS = (
+    *("light", "light, gauge amb", "light, legs in, out", "light, legs out, in", "light, 7 cores"),
+    *("light, left block", "light, right block", "light, 3 cores"),
+)
 OF_LIGHT = [
     ("README", "It loses about a point", worse_by_about_a_point),
     ("00", "So it loses about a point", worse_by_about_a_point),
@@ -170,6 +182,23 @@ OF_LIGHT = [
         lambda x: (
             -2.5 < x.minus("BitFit", "full")[0] < -1.5
             and 38 < x.rows["light"]["trained"] / x.rows["BitFit"]["trained"] < 45
+        ),
+    ),
+    (
+        "07",
+        "All eight means lie within about a point, and the intervals are one to eight points long",
+        lambda x: (
+            max(map(x.best, CHAINS)) - min(map(x.best, CHAINS)) < 1.1
+            and [round(f(x.width(name) for name in CHAINS)) for f in (min, max)] == [1, 8]
+        ),
+    ),
+    (
+        "07",
+        "The legs with more of the update in reach are not the best; half of the numbers, or a quarter, seem to do nearly as well",
+        lambda x: (
+            max(CHAINS, key=x.best) == "light"
+            and all(round(x.trained("light") / x.trained(f"light, {side} block"), 1) == 2 for side in ("left", "right"))
+            and 4 < x.trained("light") / x.trained("light, 3 cores") < 4.5
         ),
     ),
     (
