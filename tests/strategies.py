@@ -1,5 +1,6 @@
 """What the property-based tests draw from."""
 
+import itertools
 import math
 
 import torch
@@ -44,3 +45,25 @@ def matrices(draw, shape: Shape, dtype: torch.dtype = torch.float64) -> torch.Te
 @st.composite
 def bonds(draw, shape: Shape) -> tuple[int, ...]:
     return tuple(draw(st.integers(1, full)) for full in shape.full_bonds)
+
+
+def usable(shape: Shape, bonds: tuple[int, ...]) -> tuple[int, ...]:
+    """The bonds that are left if none exceeds its neighbours': lowered one by one until nothing changes."""
+    pairs = [i * j for i, j in zip(shape.in_legs, shape.out_legs, strict=True)]
+    now, before = [1, *bonds, 1], None
+    while now != before:
+        before = list(now)
+        for k, pair in enumerate(pairs):
+            now[k], now[k + 1] = min(now[k], now[k + 1] * pair), min(now[k + 1], now[k] * pair)
+    return tuple(now[1:-1])
+
+
+def least_discarded(shape: Shape, bonds: tuple[int, ...], discarded: list[float]) -> float:
+    """The least sum of discarded weights over all choices of bonds that, when they alone are cut, end at the usable bonds."""
+    full = [min(math.prod(pairs[:k]), math.prod(pairs[k:])) for pairs in [shape.pairs] for k in range(1, len(pairs))]
+    goal, sums = usable(shape, bonds), []
+    for chosen in itertools.product((False, True), repeat=len(full)):
+        caps = tuple(bond if cut else most for bond, most, cut in zip(goal, full, chosen, strict=True))
+        if usable(shape, caps) == goal:
+            sums.append(sum(weight for weight, cut in zip(discarded, chosen, strict=True) if cut))
+    return min(sums)

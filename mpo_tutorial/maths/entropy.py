@@ -137,9 +137,9 @@ class Spectra:
     def bound(self, bonds: Sequence[int], relative: bool = False) -> float:
         """Bound on the error ||M - MPO||_F of these bonds (Liu et al. 2021, Eq. 4), or on its share of ||M||_F.
 
-        With a single bond cut it is the error itself.
+        With a single bond cut it is the error itself. Bonds that their neighbours force lose nothing of their own.
         """
-        absolute = math.hypot(*self.local_errors(bonds))
+        absolute = math.hypot(*self.local_errors(self.shape.to_cut(bonds)))
         return absolute / self.norm if relative and self.norm else absolute
 
     def bonds_of_cutoff(self, cutoff: float) -> tuple[int, ...]:
@@ -158,6 +158,7 @@ def cheapest_truncation(
     bonds: Mapping[str, Sequence[int]],
     step: int = 1,
     relative: bool = False,
+    per_parameter: bool = False,
 ) -> tuple[str, tuple[int, ...]]:
     """The matrix whose central bonds can be cut by one step at the least bound on its error, and its bonds after it.
 
@@ -172,6 +173,8 @@ def cheapest_truncation(
         By how much the central bonds sink; none sinks below 1.
     relative : bool
         Compare errors in units of each matrix's norm.
+    per_parameter : bool
+        Compare squared errors for each parameter that the step saves.
 
     Raises
     ------
@@ -188,8 +191,10 @@ def cheapest_truncation(
         after = tuple(
             max(1, bond - step) if k in (central - 1, central) else bond for k, bond in enumerate(bonds[name])
         )
+        after = spectrum.shape.usable(after)
         if after != tuple(bonds[name]):
-            errors[name, after] = spectrum.bound(after, relative)
+            error, count = spectrum.bound(after, relative), spectrum.shape.n_params
+            errors[name, after] = error**2 / (count(bonds[name]) - count(after)) if per_parameter else error
     if not errors:
         raise ValueError("no central bond is left to cut: all are 1")
     return min(errors, key=errors.__getitem__)

@@ -17,13 +17,15 @@ from mpo_tutorial.maths.contraction import contract, merge
 from mpo_tutorial.maths.linalg import scale_of
 from mpo_tutorial.maths.mpo import MPO
 
-SWEEPS = 2  # the first brings most, on the embedded model
+SETTLED = 1e-3  # share of the squared error below which a sweep is the last
+MOST_SWEEPS = 50
 STEPS = 4  # of conjugate gradients at each core: its neighbours change afterwards, so more would be wasted
 
 
-def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
+def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int | None = None) -> MPO:
     """Improve the cores of an MPO at the same bonds: the error tr (M - M')^T C (M - M') does not grow.
 
+    Where it ends is a local optimum: no core alone can do better, several together might, and another start may end elsewhere.
     A core's neighbours are orthogonalised before its turn: the problem is then as well conditioned as C is. The centre ends on
     the central core.
 
@@ -35,8 +37,9 @@ def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
         M.
     metric : Tensor of shape (in, in), symmetric and positive definite
         C.
-    sweeps : int
-        How often to go from the first core to the last and back, with `STEPS` steps at each. With 0 only the centre moves.
+    sweeps : int, optional
+        How often to go from the first core to the last and back, with `STEPS` steps at each. With 0 only the centre moves. None:
+        until a sweep takes less than the share `SETTLED` off the squared error, `MOST_SWEEPS` at most.
 
     Raises
     ------
@@ -48,13 +51,18 @@ def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int = SWEEPS) -> MPO:
     matrix, metric = (matrix.detach() / scale).to(dtype), (metric.detach() / scale_of(metric)).to(dtype)
     mpo, target = 1 / scale * MPO(tuple(core.detach().to(dtype) for core in mpo.cores), mpo.padding), metric @ matrix
     plain = mpo
-    for k in (*range(n), *range(n - 2, 0, -1)) * sweeps:
-        cores = list(mpo.canonize(k).cores)
-        rest = _Environment(cores, k, mpo.padding)
-        operator = partial(rest.normal, metric)
-        cores[k] = _conjugate_gradients(operator, rest.core(target), cores[k])
-        mpo = MPO(tuple(cores), mpo.padding)
-    before, after = (_squared_error(matrix - found.to_matrix(), metric) for found in (plain, mpo))
+    before = last = after = _squared_error(matrix - mpo.to_matrix(), metric)
+    for _ in range(MOST_SWEEPS if sweeps is None else sweeps):
+        for k in (*range(n), *range(n - 2, 0, -1)):
+            cores = list(mpo.canonize(k).cores)
+            rest = Environment(cores, k, mpo.padding)
+            operator = partial(rest.normal, metric)
+            cores[k] = _conjugate_gradients(operator, rest.core(target), cores[k])
+            mpo = MPO(tuple(cores), mpo.padding)
+        after = _squared_error(matrix - mpo.to_matrix(), metric)
+        if sweeps is None and not last - after > SETTLED * last:
+            break
+        last = after
     mpo = mpo if after.abs() < before else plain  # not in exact arithmetic, but by rounding a step may lead away
     return MPO(tuple(core.to(start) for core in (scale * mpo.canonize(n // 2)).cores), mpo.padding)
 
@@ -63,8 +71,16 @@ def _squared_error(error: Tensor, metric: Tensor) -> Tensor:
     return (error * (metric @ error)).sum()
 
 
-class _Environment:
-    """All cores but number k: the linear map from that core to the matrix, and its transpose."""
+class Environment:
+    """All cores but number k: the linear map from that core to the matrix, and its transpose.
+
+    Parameters
+    ----------
+    cores : sequence of n Tensor
+    k : int, 0 to n - 1
+    padding : (int, int)
+        As in `Shape`.
+    """
 
     def __init__(self, cores: Sequence[Tensor], k: int, padding: tuple[int, int]):
         one = cores[k].new_ones(1, 1, 1, 1)

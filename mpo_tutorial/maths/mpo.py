@@ -101,7 +101,8 @@ class MPO:
             matrix's dtype and device, and no gradient flows back.
         shape : Shape, or a pair of tuples (in legs, out legs)
         max_bond : int or sequence of n - 1 ints, optional
-            A cap on every bond dimension, or a cap for each: a bond that its neighbours cannot use comes out smaller.
+            A cap on every bond dimension, or a cap for each: a bond that its neighbours cannot use comes out smaller, and one
+            that they force is not cut for itself (`Shape.to_cut`).
             Without it, and without a cutoff, the bonds are full and nothing is lost but rounding.
         cutoff : float, optional
             As in `truncate`.
@@ -115,7 +116,7 @@ class MPO:
         shape = Shape.of(shape)
         require_floating(matrix)
         shape.require_size(matrix)
-        caps = shape.caps(max_bond)
+        caps = shape.to_cut(shape.caps(max_bond))
         _check_cutoff(cutoff)
         rows, columns = shape.padding
         scale = scale_of(matrix)
@@ -123,7 +124,7 @@ class MPO:
         legs = pad(legs if scale == 1 else legs / scale, (0, columns, 0, rows))
         legs = legs.reshape(*shape.in_legs, *shape.out_legs)
         if cutoff is None:
-            mpo = cls(tuple(tensor_train(legs, caps, shape.central)), shape.padding)
+            mpo = cls(tuple(tensor_train(legs, caps, shape.central)), shape.padding)._usable()
         else:
             whole = tensor_train(legs, shape.full_bonds, shape.central)
             mpo = cls(tuple(whole), shape.padding).truncate(caps, cutoff)
@@ -317,7 +318,8 @@ class MPO:
         Parameters
         ----------
         max_bond : int or sequence of n - 1 ints, optional
-            A cap on every bond dimension, or one for each.
+            A cap on every bond dimension, or one for each. A bond that its neighbours force is not cut for itself
+            (`Shape.to_cut`).
         cutoff : float in [0, 1), optional
             Relative discarded weight: at each bond as many of the smallest singular values go as together have at
             most this share of the squared norm. Without a `max_bond` the relative error is at most
@@ -332,10 +334,10 @@ class MPO:
             raise ValueError("truncate needs a max_bond or a cutoff, got neither")
         _check_cutoff(cutoff)
         dtype = self.cores[0].dtype
-        caps = self.shape.caps(max_bond)
+        caps = self.shape.to_cut(self.shape.caps(max_bond))
         cores = list(self._to(_working(dtype)).canonize(0).cores)
         scale = cut_bonds(cores, caps, cutoff)
-        return (scale * MPO(tuple(cores), self.padding).canonize(self.shape.central))._to(dtype)
+        return (scale * MPO(tuple(cores), self.padding).canonize(self.shape.central)._usable())._to(dtype)
 
     def norm(self) -> float:
         """Frobenius norm of the (padded) matrix, without forming it."""
@@ -426,6 +428,10 @@ class MPO:
     def _to(self, dtype: torch.dtype) -> "MPO":
         """Cut off from autograd, in another dtype."""
         return MPO(tuple(core.detach().to(dtype).contiguous() for core in self.cores), self.padding)
+
+    def _usable(self) -> "MPO":
+        """The same with no bond wider than the cores on either side can use; the centre is on the central core before and after."""
+        return self if self.bonds == self.shape.usable(self.bonds) else self.canonize(0).canonize(self.shape.central)
 
     def _require_like(self, other: "MPO") -> None:
         if self.shape != other.shape:

@@ -148,6 +148,35 @@ class Shape:
                 raise ValueError(f"a bond dimension here is an integer from 1 to {most}, got {bond!r} in {bonds}")
         return tuple(map(int, bonds))
 
+    def usable(self, bonds: Sequence[int]) -> tuple[int, ...]:
+        """What is left of some bonds by the fact that none exceeds what a neighbour can use, its bond times the pair between.
+
+        >>> Shape((3, 4, 4, 4, 2), (2, 4, 4, 4, 3)).usable((3, 96, 96, 3))
+        (3, 48, 48, 3)
+        """
+        found = [1, *self.one_for_each(bonds), 1]
+        for k, pair in enumerate(self.pairs):
+            found[k + 1] = min(found[k + 1], found[k] * pair)
+        for k, pair in reversed([*enumerate(self.pairs)]):
+            found[k] = min(found[k], found[k + 1] * pair)
+        return tuple(found[1:-1])
+
+    def to_cut(self, bonds: Sequence[int]) -> tuple[int, ...]:
+        """Caps that end at the usable part of some bonds, full where a bond's neighbours alone force it.
+
+        A bond that is forced loses nothing of its own: to cut it first would throw away what the others then keep anyway.
+
+        >>> Shape((3, 4, 4, 4, 2), (2, 4, 4, 4, 3)).to_cut((3, 48, 48, 3))
+        (3, 96, 96, 3)
+        """
+        found = list(self.usable(bonds))
+        goal = tuple(found)
+        for k, full in enumerate(self.full_bonds):
+            wider = [*found[:k], full, *found[k + 1 :]]
+            if self.usable(wider) == goal:
+                found = wider
+        return tuple(found)
+
     def require_size(self, matrix: "Tensor") -> None:
         """Refuse a matrix that is not of this shape, by a ValueError."""
         if tuple(matrix.shape) != (self.in_size, self.out_size):

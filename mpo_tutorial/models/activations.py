@@ -1,6 +1,6 @@
 """What a model makes of sentences: embeddings, hidden states, and the moments of its layers' inputs."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from mpo_tutorial.maths.linalg import relative_error
+from mpo_tutorial.models.families import layer_of
 from mpo_tutorial.models.layers import MPOLinear, cached
 
 if TYPE_CHECKING:
@@ -118,6 +119,38 @@ def input_moments(
         n, mean, spread = sums.pop(name)
         moments[name] = Moments(mean.float(), (spread / n).float())
     return moments
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Sentences by which a model's layers are looked at while it is cut: what reaches a layer depends on those before it.
+
+    Parameters
+    ----------
+    tokenizer
+    sentences : sequence of str
+    max_length : int
+        As in `input_moments`.
+    """
+
+    tokenizer: "PreTrainedTokenizerBase"
+    sentences: Sequence[str]
+    max_length: int
+
+    def of(self, model: "PreTrainedModel", names: Collection[str]) -> dict[str, Moments]:
+        """The moments of some layers of a model as it is now; what is no `MPOLinear` is passed over."""
+        names = [name for name in names if isinstance(model.get_submodule(name), MPOLinear)]
+        return input_moments(model, self.tokenizer, self.sentences, max_length=self.max_length, names=names)
+
+    def stages(
+        self, model: "PreTrainedModel", names: Collection[str]
+    ) -> Iterator[tuple[list[str], dict[str, Moments]]]:
+        """Those of one encoder layer after the other, what is in none last: names, and their moments when they are asked for."""
+        groups: dict[int | None, list[str]] = {}
+        for name in names:
+            groups.setdefault(layer_of(name), []).append(name)
+        for number in sorted(groups, key=lambda number: len(names) if number is None else number):
+            yield groups[number], self.of(model, groups[number])
 
 
 def embed(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", sentences: Sequence[str]) -> Tensor:

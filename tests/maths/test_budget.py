@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import matrices, shapes
+from strategies import least_discarded, matrices, shapes
 
 from mpo_tutorial.maths import budget as module
 from mpo_tutorial.maths.budget import allocate
@@ -24,7 +24,8 @@ def every_choice(spectra: dict[str, Spectra], relative: bool) -> list[tuple[int,
         for bonds in itertools.product(*(range(1, len(values) + 1) for values in spectrum.values)):
             ends = (1, *bonds, 1)
             if all(a <= b * pair and b <= a * pair for a, b, pair in zip(ends, ends[1:], pairs, strict=False)):
-                error = sum((values[bond:] ** 2).sum() for bond, values in zip(bonds, spectrum.values, strict=True))
+                tails = [(values[bond:] ** 2).sum() for bond, values in zip(bonds, spectrum.values, strict=True)]
+                error = least_discarded(spectrum.shape, bonds, tails)
                 unit = (spectrum.values[0] ** 2).sum() if relative else 1
                 size = sum(a * pair * b for a, b, pair in zip(ends, ends[1:], pairs, strict=False))
                 choices.append((size, error / (unit or 1)))

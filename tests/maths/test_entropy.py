@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import SEEDS, bonds, matrices, shapes
+from strategies import SEEDS, bonds, least_discarded, matrices, shapes, usable
 from test_mpo import unfolding, with_random_gauge
 
 from mpo_tutorial.maths.entropy import Spectra, cheapest_truncation, entropy, schmidt_values
@@ -63,13 +63,15 @@ def test_both_conventions_on_a_spectrum_by_hand():
 def test_bound_is_the_discarded_weight_and_holds(data, shape):
     matrix, cut = data.draw(matrices(shape)), data.draw(bonds(shape))
     spectra = Spectra.of(matrix, shape)
-    squares = 0.0
+    goal, weights = usable(shape, cut), []
     for k, bond in enumerate(cut, start=1):
-        tail = np.linalg.svd(unfolding(matrix, shape, k), compute_uv=False)[bond:]
-        squares += (tail**2).sum()
+        values = np.linalg.svd(unfolding(matrix, shape, k), compute_uv=False)
+        weights.append((values[goal[k - 1] :] ** 2).sum())
+        tail = values[bond:]
         assert spectra.local_errors(cut)[k - 1] == pytest.approx(np.linalg.norm(tail), abs=1e-6 * (1 + spectra.norm))
         assert spectra.discarded()[k - 1][bond - 1] == pytest.approx((tail**2).sum(), abs=1e-9 * (1 + spectra.norm**2))
     assert spectra.norm == pytest.approx(torch.linalg.matrix_norm(matrix).item())
+    squares = least_discarded(shape, cut, weights)
     assert spectra.bound(cut) == pytest.approx(math.sqrt(squares), abs=1e-6 * (1 + spectra.norm))
     if spectra.norm:
         assert spectra.bound(cut, relative=True) == pytest.approx(spectra.bound(cut) / spectra.norm)
@@ -85,28 +87,37 @@ def test_bonds_of_a_cutoff_are_the_smallest_that_keep_to_it(data, shape, cutoff)
         assert bond == 1 or weights[bond - 2] > cutoff * spectra.norm**2
 
 
-@given(data=st.data(), step=st.integers(1, 3), relative=st.booleans())
-def test_the_cheapest_truncation_is_the_cheapest_of_all(data, step, relative):
+@given(data=st.data(), per_parameter=st.booleans(), step=st.integers(1, 3), relative=st.booleans())
+def test_the_cheapest_truncation_is_the_cheapest_of_all(data, per_parameter, step, relative):
     spectra, now = {}, {}
     for name in "abc":
         shape = data.draw(shapes(least_cores=3, most_cores=4))
         spectra[name] = Spectra.of(data.draw(matrices(shape)), shape)
-        now[name] = data.draw(bonds(shape))
+        now[name] = usable(shape, data.draw(bonds(shape)))
     costs = {}
     for name in "abc":
         after = list(now[name])
         middle = len(after[:]) // 2 if len(after) % 2 == 0 else (len(after) + 1) // 2
         for k in (middle - 1, middle):
             after[k] = max(1, after[k] - step)
-        if after != list(now[name]):
+        shape = spectra[name].shape
+        after = usable(shape, after)
+        if after != now[name]:
             tails = [values[bond:] for values, bond in zip(spectra[name].values, after, strict=True)]
-            error = math.sqrt(sum((tail**2).sum() for tail in tails))
-            costs[name] = error / (np.linalg.norm(spectra[name].values[0]) or 1) if relative else error
+            error = math.sqrt(least_discarded(shape, after, [(tail**2).sum() for tail in tails]))
+            error = error / (np.linalg.norm(spectra[name].values[0]) or 1) if relative else error
+            saved = sum(
+                a * pair * b - c * pair * d
+                for a, b, c, d, pair in zip(
+                    (1, *now[name]), (*now[name], 1), (1, *after), (*after, 1), shape.pairs, strict=True
+                )
+            )
+            costs[name] = error**2 / saved if per_parameter else error
     if not costs:
         with pytest.raises(ValueError, match=r"^no central bond is left to cut: all are 1$"):
-            cheapest_truncation(spectra, now, step, relative)
+            cheapest_truncation(spectra, now, step, relative, per_parameter)
         return
-    name, after = cheapest_truncation(spectra, now, step, relative)
+    name, after = cheapest_truncation(spectra, now, step, relative, per_parameter)
     assert costs[name] == pytest.approx(min(costs.values()))
     assert sum(now[name]) > sum(after)
 
