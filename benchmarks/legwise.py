@@ -15,12 +15,12 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from mpo_tutorial.experiments.cut_results import output_errors
 from mpo_tutorial.experiments.study import Point, Setting, Study, run
 from mpo_tutorial.experiments.tuned import CALIBRATION, Tuned, config_of_run
 from mpo_tutorial.maths.fitting import fit
+from mpo_tutorial.maths.metric import LegMetric, output_error
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.models.activations import Moments, input_moments
 from mpo_tutorial.models.layers import MPOLinear
@@ -30,35 +30,6 @@ WAYS = ("plain", "legwise", "fitted")
 RATIOS = (0.6, 0.4)
 
 
-def leg_moments(metric: Tensor, legs: Sequence[int]) -> list[Tensor]:
-    """The second moments of each leg by itself, of shape (leg, leg): `metric` traced over the other legs, over its trace."""
-    found = []
-    for k in range(len(legs)):
-        rest = metric.reshape(*legs, *legs)
-        for m in reversed([m for m in range(len(legs)) if m != k]):
-            rest = rest.diagonal(dim1=m, dim2=m + rest.ndim // 2).sum(-1)
-        found.append(rest / metric.trace())
-    return found
-
-
-def legwise_cut(mpo: MPO, bonds: Sequence[int], metric: Tensor) -> MPO:
-    """Cut the bonds of an MPO without padding, errors weighted by the `leg_moments` of `metric`."""
-    if any(mpo.padding):
-        raise ValueError(f"leg moments are those of legs without padding, got {mpo.shape}")
-    forth, back = [], []
-    for moments in leg_moments(metric.double(), mpo.shape.in_legs):
-        values, vectors = torch.linalg.eigh(moments)
-        forth.append((vectors * values.sqrt()) @ vectors.T)
-        back.append((vectors / values.sqrt()) @ vectors.T)
-    return _times(_times(mpo, forth).truncate(bonds), back)
-
-
-def _times(mpo: MPO, matrices: Sequence[Tensor]) -> MPO:
-    """The MPO of (A_1 x ... x A_n) M, with a matrix A_k of shape (leg, leg) for each in leg."""
-    pairs = zip(matrices, mpo.cores, strict=True)
-    return MPO(tuple(torch.einsum("ij,ajob->aiob", matrix.to(core), core) for matrix, core in pairs))
-
-
 def cuts(layer: MPOLinear, moments: Moments, ratio: float) -> dict[str, MPO]:
     """The three cuts of a layer, at equal bonds."""
     mpo, metric = layer.mpo, moments.metric(centred=True)
@@ -66,15 +37,9 @@ def cuts(layer: MPOLinear, moments: Moments, ratio: float) -> dict[str, MPO]:
     plain = mpo.truncate(bonds)
     return {
         "plain": plain,
-        "legwise": legwise_cut(mpo, bonds, metric),
+        "legwise": LegMetric.near(metric, mpo.shape).truncate(mpo.to_matrix(), bonds),
         "fitted": fit(plain, mpo.to_matrix(), metric),
     }
-
-
-def output_error(mpo: MPO, matrix: Tensor, covariance: Tensor) -> float:
-    """Of the outputs about their mean, root mean square, relative."""
-    lost = matrix - mpo.to_matrix()
-    return ((lost * (covariance @ lost)).sum() / (matrix * (covariance @ matrix)).sum()).sqrt().item()
 
 
 def measure(runs: Mapping[int, str], setting: Setting) -> dict:
@@ -84,7 +49,9 @@ def measure(runs: Mapping[int, str], setting: Setting) -> dict:
     for name, moments in tuned.moments.items():
         layer = tuned.model.get_submodule(name)
         mpo = cuts(layer, moments, setting["ratio"])[setting["way"]]
-        errors[name] = output_error(mpo, layer.mpo.to_matrix(), other[name].covariance)
+        matrix, covariance = layer.mpo.to_matrix(), other[name].covariance
+        whole = output_error(matrix, torch.zeros_like(matrix), covariance)
+        errors[name] = output_error(matrix, mpo.to_matrix(), covariance) / whole
     return {"errors": errors}
 
 
@@ -103,7 +70,7 @@ def study(runs: Sequence[Path]) -> Study:
     def settings(_points: list[Point]) -> list[Setting]:
         return [{"seed": seed, "ratio": ratio, "way": way} for seed, ratio, way in product(folders, RATIOS, WAYS)]
 
-    return Study("legwise", 1, partial(measure, folders), {"cuts": settings})
+    return Study("legwise", 2, partial(measure, folders), {"cuts": settings})
 
 
 def main() -> None:

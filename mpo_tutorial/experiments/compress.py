@@ -12,7 +12,7 @@ from mpo_tutorial.experiments.tasks import load_task
 from mpo_tutorial.experiments.tuned import CALIBRATION
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.shapes import N_CORES
-from mpo_tutorial.models.activations import input_moments
+from mpo_tutorial.models.activations import Inputs
 from mpo_tutorial.models.convert import decompose, is_decomposed
 from mpo_tutorial.models.families import USUAL
 from mpo_tutorial.models.ledger import Ledger, Row
@@ -54,7 +54,7 @@ def save_compressed(
         moments = None
         if fit_to is not None:
             texts = [text for text, _ in load_task(fit_to).train(None)[:CALIBRATION]]
-            moments = input_moments(model, tokenizer, texts, max_length=RunConfig.max_length, progress=True)
+            moments = Inputs(tokenizer, texts, RunConfig.max_length)
         whole = {row.name: model.get_submodule(row.name).mpo.to_matrix() for row in ledger.rows}
         truncate(model, **vars(cut), moments=moments, progress=True)
         layers = {name: model.get_submodule(name) for name in whole}
@@ -64,12 +64,13 @@ def save_compressed(
             )
         )
     with locked(out):
-        _save(model, tokenizer, out)
+        save_model(model, tokenizer, out)
     return ledger
 
 
-def _save(model, tokenizer, out: Path) -> None:
-    """Write both to a folder inside of `out` first: what cannot be written whole leaves there what was there."""
+def save_model(model, tokenizer, out: Path) -> None:
+    """Write both to a folder, by one inside of it: what cannot be written whole leaves there what was there."""
+    out.mkdir(exist_ok=True)
     try:
         with TemporaryDirectory(dir=out) as partial, quiet_transformers():
             model.save_pretrained(partial)

@@ -171,7 +171,7 @@ def _begin(prepared: Prepared, out: Path, splits: Sequence[str], resume: bool, k
         return record
     state, now = out / STATE, {**prepared.config.as_dict(), "processes": processes.count()}
     if resume and (state / "config.json").exists():
-        _require_same(now, records.read_record(state / "config.json", advice=START_ANEW), out)
+        require_same(now, records.read_record(state / "config.json", advice=START_ANEW), out)
     else:
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir()
@@ -223,13 +223,14 @@ def finished_record(prepared: Prepared, out: Path, splits: Sequence[str]) -> dic
     if not path.exists():
         return None
     record = records.read_run(path, START_ANEW)
-    _require_same(prepared.config.as_dict(), record["config"], out)
+    require_same(prepared.config.as_dict(), record["config"], out)
     measured = forms.MEASURED if prepared.task.outputs == 1 else forms.SCORE
     forms.require(record, str(path), dict.fromkeys(splits, measured), START_ANEW)
     return record
 
 
-def _require_same(now: dict, earlier: dict, out: Path) -> None:
+def require_same(now: dict, earlier: dict, out: Path) -> None:
+    """Refuse, by a ValueError, to go on in a folder with other options than it began with; the message names what differs."""
     differing = [f"{name} {earlier.get(name)!r}, not {now[name]!r}" for name in now if earlier.get(name) != now[name]]
     if differing:
         raise ValueError(
@@ -313,6 +314,15 @@ def finetune(
         If nothing is trainable, the head has other outputs than the task, or texts may be longer than the model has positions
         for; and as in `load_task`, `RunConfig` and `run`.
     """
+    prepared = in_memory(model, tokenizer, task, **settings)
+    if out is not None:
+        return run(prepared, out, progress=progress, keep_weights=False)
+    with TemporaryDirectory() as folder:
+        return run(prepared, Path(folder), progress=progress, keep_weights=False)
+
+
+def in_memory(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", task: str, **settings: Any) -> Prepared:
+    """What a run needs, of a model that is in memory; parameters and errors as in `finetune`."""
     loaded = load_task(task)
     require_outputs(model, loaded)
     if not any(p.requires_grad for p in model.parameters()):
@@ -329,8 +339,4 @@ def finetune(
     )
     config = replace(config, pooling=pooling_of(model)).with_epochs(loaded)
     require_positions(model, config.model, config.max_length)
-    prepared = Prepared(config, loaded, model, tokenizer, "", Ledger.of(model) if layers else None)
-    if out is not None:
-        return run(prepared, out, progress=progress, keep_weights=False)
-    with TemporaryDirectory() as folder:
-        return run(prepared, Path(folder), progress=progress, keep_weights=False)
+    return Prepared(config, loaded, model, tokenizer, "", Ledger.of(model) if layers else None)

@@ -9,9 +9,9 @@ from torch import nn
 from mpo_tutorial.experiments.batches import Batches
 from mpo_tutorial.experiments.contenders import Sizes, new_bert
 from mpo_tutorial.experiments.tasks import load_task, tokenise
+from mpo_tutorial.experiments.training import accumulate
 from mpo_tutorial.maths.shapes import N_CORES, usual_shape
 from mpo_tutorial.models.families import USUAL, dense_matrices
-from mpo_tutorial.models.layers import Rebuilt
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.methods import METHODS, Way
 
@@ -78,23 +78,18 @@ class Step:
     def __init__(self, model: nn.Module, batches: list[dict], *, precision: str, once: bool, rate: float):
         self.model, self.batches, self.once = model, batches, once
         self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.device = self.trained[0].device.type
-        self.autocast = precision == "bfloat16"
-        self.optimiser = torch.optim.AdamW(self.trained, rate, fused=self.device == "cuda")
+        self.precision = precision
+        self.optimiser = torch.optim.AdamW(self.trained, rate, fused=self.trained[0].device.type == "cuda")
         self.matrix_gradient_bytes = 0
 
     def __call__(self) -> None:
         self.optimiser.zero_grad()
-        rebuilt = Rebuilt(self.model) if self.once else None
-        for batch in self.batches:
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
-                loss = self.model(**batch).loss / len(self.batches)
-            loss.backward()
-        if rebuilt is not None:
-            self.matrix_gradient_bytes = _bytes(rebuilt.gradients)
-            rebuilt.backward()
+        accumulate(self.model, self.batches, self.precision, once=self.once, look=self._look)
         nn.utils.clip_grad_norm_(self.trained, CLIP)
         self.optimiser.step()
+
+    def _look(self, gradients: list[torch.Tensor]) -> None:
+        self.matrix_gradient_bytes = _bytes(gradients)
 
     def held(self) -> dict[str, int]:
         """Counts of the tensors that the last step has left, and of the products of one more.

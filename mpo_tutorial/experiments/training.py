@@ -124,6 +124,67 @@ def train(
     return Trained(watch.seconds, watch.epochs)
 
 
+def adamw(model: nn.Module, config: RunConfig) -> torch.optim.AdamW:
+    """AdamW over four groups of what is trained: numbers of the matrices or others, with weight decay or, as for biases and norms,
+    without.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    of_matrices = matrix_parameters(model)
+    exempt = set(map(id, (*biases(model), *norms(model))))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            own = config.rest_rate is None or id(parameter) in of_matrices
+            rate = config.learning_rate if own else config.rest_rate
+            decay = 0.0 if id(parameter) in exempt else config.weight_decay
+            groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()],
+        fused=next(model.parameters()).device.type == "cuda",
+    )
+
+
+def accumulate(
+    model: nn.Module,
+    batches: list[dict],
+    precision: str,
+    *,
+    once: bool = True,
+    look: Callable[[list[torch.Tensor]], None] = lambda _: None,
+) -> float:
+    """Add to what is trained the gradients of the mean loss over the sentences of one step, in micro-batches.
+
+    Parameters
+    ----------
+    batches : list of dict
+        What the model takes, labels included, on its device.
+    precision : {"float32", "bfloat16"}
+        Of the products.
+    once : bool
+        Rebuild matrices once, for all micro-batches.
+    look : callable
+        Is shown the gradients of the rebuilt matrices, before they are taken back to the cores.
+
+    Returns
+    -------
+    float : the loss
+    """
+    sentences = sum(len(batch["labels"]) for batch in batches)
+    rebuilt, total = Rebuilt(model) if once else None, torch.zeros(())
+    try:
+        for batch in batches:
+            with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                loss = model(**batch).loss * (len(batch["labels"]) / sentences)
+            loss.backward()
+            total = total.to(loss.device) + loss.detach()
+        if rebuilt is not None:
+            look(rebuilt.gradients)
+            rebuilt.backward()
+    finally:
+        if rebuilt is not None:
+            rebuilt.forget()
+    return total.item()
+
+
 class _Trainer(Trainer):
     """transformers' Trainer with batches of our own, a rate for the numbers of the matrices and one for the rest, and matrices
     rebuilt once a step.
@@ -144,22 +205,7 @@ class _Trainer(Trainer):
         )
 
     def create_optimizer(self, model=None):
-        """AdamW over four groups: numbers of the matrices or others, with weight decay or, as for biases and norms, without."""
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        of_matrices = matrix_parameters(self.model)
-        exempt = set(map(id, (*biases(self.model), *norms(self.model))))
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                own = self.config.rest_rate is None or id(parameter) in of_matrices
-                rate = self.config.learning_rate if own else self.config.rest_rate
-                decay = 0.0 if id(parameter) in exempt else self.config.weight_decay
-                groups.setdefault((rate, decay), []).append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()],
-            betas=(self.args.adam_beta1, self.args.adam_beta2),
-            eps=self.args.adam_epsilon,
-            fused=self.args.device.type == "cuda",
-        )
+        self.optimizer = adamw(self.model, self.config)
         return self.optimizer
 
     def compute_loss(self, model, inputs, *args, **kwargs):

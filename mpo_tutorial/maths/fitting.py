@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mpo_tutorial.maths.contraction import contract, merge
+from mpo_tutorial.maths.gauge import move_centre
 from mpo_tutorial.maths.linalg import scale_of
 from mpo_tutorial.maths.mpo import MPO
 
-SETTLED = 1e-3  # share of the squared error below which a sweep is the last
+SETTLED = 3e-3  # share of the squared error below which a sweep is the last
 MOST_SWEEPS = 50
 STEPS = 4  # of conjugate gradients at each core: its neighbours change afterwards, so more would be wasted
 
@@ -50,15 +51,15 @@ def fit(mpo: MPO, matrix: Tensor, metric: Tensor, sweeps: int | None = None) -> 
     dtype, scale = torch.promote_types(start, torch.float32), scale_of(matrix)
     matrix, metric = (matrix.detach() / scale).to(dtype), (metric.detach() / scale_of(metric)).to(dtype)
     mpo, target = 1 / scale * MPO(tuple(core.detach().to(dtype) for core in mpo.cores), mpo.padding), metric @ matrix
-    plain = mpo
+    plain, cores, centre = mpo, list(mpo.canonize(0).cores), 0
     before = last = after = _squared_error(matrix - mpo.to_matrix(), metric)
     for _ in range(MOST_SWEEPS if sweeps is None else sweeps):
         for k in (*range(n), *range(n - 2, 0, -1)):
-            cores = list(mpo.canonize(k).cores)
-            rest = Environment(cores, k, mpo.padding)
+            move_centre(cores, k, first=min(centre, k), last=max(centre, k))
+            centre, rest = k, Environment(cores, k, mpo.padding)
             operator = partial(rest.normal, metric)
             cores[k] = _conjugate_gradients(operator, rest.core(target), cores[k])
-            mpo = MPO(tuple(cores), mpo.padding)
+        mpo = MPO(tuple(cores), mpo.padding)
         after = _squared_error(matrix - mpo.to_matrix(), metric)
         if sweeps is None and not last - after > SETTLED * last:
             break

@@ -37,8 +37,10 @@ def tensor_train(legs: Tensor, bonds: Sequence[int], centre: int) -> list[Tensor
     return cores
 
 
-def move_centre(cores: list[Tensor], centre: int, first: int = 0) -> None:
-    """The cores of the same matrix with the centre on number `centre`, put into the list; those before `first` are isometries.
+def move_centre(cores: list[Tensor], centre: int, first: int = 0, last: int | None = None) -> None:
+    """The cores of the same matrix with the centre on number `centre`, put into the list.
+
+    Those before `first` and after `last` (None: the last core) are isometries from their sides already.
 
     A bond shrinks to what the cores on its side away from the centre can use.
     """
@@ -47,7 +49,7 @@ def move_centre(cores: list[Tensor], centre: int, first: int = 0) -> None:
         q, r = positive_qr(cores[k].reshape(-1, right))
         cores[k] = q.reshape(left, *legs, -1)
         cores[k + 1] = torch.tensordot(r, cores[k + 1], dims=1)
-    for k in range(len(cores) - 1, centre, -1):
+    for k in range(len(cores) - 1 if last is None else last, centre, -1):
         left, *legs, right = cores[k].shape
         q, r = positive_qr(cores[k].reshape(left, -1).T)
         cores[k] = q.T.reshape(-1, *legs, right)

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from mpo_tutorial.maths.budget import allocate
 from mpo_tutorial.maths.entropy import Spectra
 from mpo_tutorial.maths.fitting import fit
-from mpo_tutorial.maths.metric import LegMetric
+from mpo_tutorial.maths.metric import output_spectra
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, is_integer
 from mpo_tutorial.models.activations import Inputs, Moments
@@ -105,7 +105,7 @@ def truncate(
     sweeps : int, optional
         As in `fit`, with moments; None: until it has settled. With 0 they only correct the biases.
     allot_by : {"weights", "outputs"}
-        What counts as a matrix's error where bonds are allotted: of its numbers, or of its outputs, by `LegMetric` and the moments.
+        What counts as a matrix's error where bonds are allotted: of its numbers, or of its outputs, by the moments.
     progress : bool
         Show a bar.
 
@@ -185,21 +185,23 @@ def fitted_to(layer: MPOLinear, cut: MPO, moments: Moments, sweeps: int | None =
     return fitted
 
 
-def spectra_of(layer: MPOLayer, moments: Moments | None = None) -> Spectra:
-    """The Schmidt values of a layer's matrix, or, with moments, of what `LegMetric` makes of it: those of its outputs' error.
+def spectra_of(layer: MPOLayer, moments: Moments | None = None, centred: bool = True) -> Spectra:
+    """The Schmidt values of a layer's matrix or, with moments, as far as its outputs go (`metric.output_spectra`).
 
-    They are in units of the matrix's or, about, of its outputs' norm.
+    Parameters
+    ----------
+    centred : bool
+        Whether a bias, if the layer has one, takes up the mean of the error.
     """
     matrix = layer.mpo.to_matrix()
     if moments is None:
         return Spectra.of(matrix, layer.mpo.shape)
-    return leg_metric(layer, moments).spectra(matrix)
+    return output_spectra(matrix, layer.mpo.shape, metric_of(layer, moments, centred))
 
 
-def leg_metric(layer: MPOLayer, moments: Moments) -> LegMetric:
-    """Of a layer's inputs, about their mean if it has a bias, which takes that up."""
-    metric = moments.metric(centred=getattr(layer, "bias", None) is not None)
-    return LegMetric.near(metric.to(layer.central.device), layer.mpo.shape)
+def metric_of(layer: MPOLayer, moments: Moments, centred: bool = True) -> Tensor:
+    """Of a layer's inputs, on its device; about their mean if `centred` and it has a bias, which takes that up."""
+    return moments.metric(centred and getattr(layer, "bias", None) is not None).to(layer.central.device)
 
 
 def two_factors(matrix: Tensor, metric: Tensor | None, n_params: int) -> tuple[Tensor, Tensor]:

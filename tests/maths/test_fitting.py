@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import matrices, shapes
 
-from mpo_tutorial.maths.fitting import STEPS, _conjugate_gradients, fit
+from mpo_tutorial.maths import fitting
+from mpo_tutorial.maths.fitting import MOST_SWEEPS, SETTLED, STEPS, _conjugate_gradients, fit
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 
@@ -97,12 +98,12 @@ def test_a_core_of_few_numbers_is_fitted_exactly_at_its_turn():
 
 
 def test_a_sweep_goes_there_and_back_and_leaves_the_centre_on_the_central_core(monkeypatch):
-    shape, visited, canonize = Shape((2, 2, 2, 2), (2, 1, 2, 1)), [], MPO.canonize
+    shape, visited, move = Shape((2, 2, 2, 2), (2, 1, 2, 1)), [], fitting.move_centre
     matrix, metric = torch.randn(16, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), metric_of(16)
     start = MPO.from_matrix(matrix, shape, 2)
-    monkeypatch.setattr(MPO, "canonize", lambda mpo, centre: visited.append(centre) or canonize(mpo, centre))
+    monkeypatch.setattr(fitting, "move_centre", lambda cores, k, **ends: visited.append(k) or move(cores, k, **ends))
     fitted = fit(start, matrix, metric, sweeps=2)
-    assert visited == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 2]
+    assert visited == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1]
     for k, core in enumerate(fitted.cores):
         unfolded = core.reshape(-1, core.shape[3]).T if k < 2 else core.reshape(core.shape[0], -1)
         if k != 2:
@@ -180,3 +181,14 @@ def test_what_is_not_finite_is_refused():
     ):
         with pytest.raises(ValueError, match=r"must be finite, got (nan|inf|-inf) in"):
             fit(*arguments)
+
+
+def test_left_to_itself_it_sweeps_until_a_sweep_brings_next_to_nothing():
+    """And no sooner: the errors after each number of sweeps say when that is."""
+    shape = Shape((3, 4, 2), (2, 4, 3))
+    matrix = torch.randn(24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    metric, start = metric_of(24), MPO.from_matrix(matrix, shape, 3)
+    errors = [error(fit(start, matrix, metric, sweeps), matrix, metric) for sweeps in range(MOST_SWEEPS)]
+    last = next(k for k in range(1, MOST_SWEEPS) if errors[k - 1] - errors[k] <= SETTLED * errors[k - 1])
+    assert last > 3
+    assert error(fit(start, matrix, metric), matrix, metric) == pytest.approx(errors[last], rel=1e-9)

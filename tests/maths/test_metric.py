@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SEEDS, bonds, matrices, shapes, usable
 
-from mpo_tutorial.maths.metric import LegMetric, output_error
+from mpo_tutorial.maths.metric import LegMetric, output_error, output_spectra
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 
@@ -83,6 +83,30 @@ def test_into_the_coordinates_and_back(data, shape, seed):
     back = legs.from_coordinates(mpo)
     torch.testing.assert_close(back.to_matrix(), matrix, atol=1e-6 * (1 + matrix.abs().max().item()), rtol=1e-6)
     assert back.shape == shape
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (1, 2)])
+def test_estimates_are_what_a_dense_svd_loses_of_the_outputs(padding):
+    """Every bond at every dimension, by NumPy; inputs are drawn, so to a few per cent."""
+    shape = Shape((3, 2, 4, 2), (2, 4, 2, 3), padding)
+    rows, columns = shape.in_size, shape.out_size
+    metric = metric_of(rows, 5)
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    spectra = output_spectra(matrix, shape, metric)
+    padded = np.pad(matrix.numpy(), ((0, padding[0]), (0, padding[1])))
+    whole = np.pad(metric.numpy(), (0, padding[0]))
+    for k, (weights, full) in enumerate(zip(spectra.discarded(), shape.full_bonds, strict=True), start=1):
+        left = np.prod(shape.in_legs[:k]), np.prod(shape.out_legs[:k])
+        folded = padded.reshape(left[0], 48 // left[0], left[1], 48 // left[1]).transpose(0, 2, 1, 3)
+        u, s, vh = np.linalg.svd(folded.reshape(left[0] * left[1], -1), full_matrices=False)
+        losses = []
+        for bond in range(full + 1):
+            kept = (u[:, :bond] * s[:bond] @ vh[:bond]).reshape(left[0], left[1], 48 // left[0], 48 // left[1])
+            lost = padded - kept.transpose(0, 2, 1, 3).reshape(48, 48)
+            losses.append(np.trace(lost.T @ whole @ lost))
+        rising = np.maximum.accumulate(losses[::-1])[::-1]
+        np.testing.assert_allclose(weights, rising[1:], rtol=0.2, atol=1e-6 * losses[0])
+        assert spectra.values[k - 1] @ spectra.values[k - 1] == pytest.approx(losses[0], rel=0.1)
 
 
 def test_what_is_no_metric_is_refused():
