@@ -13,10 +13,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mpo_tutorial.course import tables
+from mpo_tutorial.course import squeeze_tables, tables
 from mpo_tutorial.experiments import forms, processes, records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.glue import preset_of
+from mpo_tutorial.experiments.plans import (
+    ALLOTMENTS,
+    CORES,
+    DELTAS,
+    ERRORS,
+    MEMORIES,
+    PLACES,
+    SCHEDULES,
+    TABLE_3,
+    Plan,
+    plan_of,
+    require_fit,
+)
 from mpo_tutorial.models.methods import METHODS
 from mpo_tutorial.options import (
     REAL,
@@ -314,6 +327,126 @@ def cuts(
     points = study.run(cuts.study(runs), out, **options, show=console.print)
     _print_table(*cut_results.table(points))
     console.print(f"Record: {out / study.RECORD}")
+
+
+@app.command()
+def squeeze(
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A row of the paper's Table 3: {', '.join(TABLE_3)} (default: none, but what is best here)."
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a finished light run to start from, instead of a new one.")
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(parser=REAL, metavar="NUMBER", help="Share of the matrices' numbers that is kept (0.5)."),
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help=f"One of {', '.join(SCHEDULES)}.")] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(parser=WHOLE, metavar="INTEGER", help="By how much central bonds sink at a greedy cut."),
+    ] = None,
+    cuts: Annotated[int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Of the cubic schedule.")] = None,
+    error: Annotated[str | None, typer.Option(help=f"That cuts are chosen by: {', '.join(ERRORS)}.")] = None,
+    per_parameter: Annotated[
+        bool | None, typer.Option(help="Set it against the numbers that a cut saves, or not.")
+    ] = None,
+    allot: Annotated[str | None, typer.Option(help=f"How one cut is shared out: {', '.join(ALLOTMENTS)}.")] = None,
+    fitted: Annotated[bool | None, typer.Option("--fitted/--plain", help="Fit cuts to the inputs, or not.")] = None,
+    sweeps: Annotated[
+        int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Two-site sweeps after a cut.")
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(parser=REAL, metavar="NUMBER", help="The most that may be lost; then squeezing stops."),
+    ] = None,
+    delta_on: Annotated[str | None, typer.Option(help=f"Of what: {', '.join(DELTAS)}.")] = None,
+    between: Annotated[
+        int | None,
+        typer.Option(parser=WHOLE, metavar="INTEGER", help="Steps of the optimiser after each cut but the last."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Steps of the optimiser in all.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(parser=REAL, metavar="NUMBER", help="AdamW's while squeezing.")] = None,
+    memory: Annotated[str | None, typer.Option(help=f"AdamW's, through a cut: {', '.join(MEMORIES)}.")] = None,
+    train_cores: Annotated[str | None, typer.Option(help=f"Which are tuned: {', '.join(CORES)}.")] = None,
+    cut_gauge: Annotated[str | None, typer.Option(help=f"Where a cut leaves the norm: {', '.join(PLACES)}.")] = None,
+    refresh: Annotated[
+        int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Cuts after which all estimates are made anew.")
+    ] = None,
+    model: Model = RunConfig.model,
+    task: Task = RunConfig.task,
+    matrices: Matrices = RunConfig.matrices,
+    cores: Cores = RunConfig.cores,
+    gauge: Gauge = RunConfig.gauge,
+    seed: Seed = RunConfig.seed,
+    train_size: TrainSize = RunConfig.train_size,
+    epochs: Epochs = RunConfig.epochs,
+    learning_rate: LearningRate = RunConfig.learning_rate,
+    max_length: MaxLength = RunConfig.max_length,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/squeeze"),
+    resume: Resume = False,
+):
+    """Squeeze a light run's bonds in small cuts with tuning between them (the paper's Algorithm 2), step by step."""
+    options = locals()
+    names = {field.name for field in fields(Plan)} - {"cores", "gauge", "tuned"}
+    given = {name: options[name] for name in names} | {"cores": train_cores, "gauge": cut_gauge}
+    plan = plan_of(variant, **{name: value for name, value in given.items() if value is not None})
+    config = None if run else _config(options)
+    _require_writable(out)
+    from mpo_tutorial.experiments import finetune, squeezing
+    from mpo_tutorial.experiments.tuned import Tuned
+
+    if run is not None and not plan.tuned:
+        raise ValueError(f"{variant} starts from the pretrained weights, so leave out --run, got {run}")
+    if run is not None:
+        prepared = Tuned.of_run(run).prepared
+    else:
+        require_fit(plan, config)
+        prepared = finetune.prepare(config)
+        if plan.tuned:
+            console.print("Light fine-tuning first, from which squeezing starts.")
+            finetune.run(prepared, out / "light", resume=resume, splits=("validation",))
+
+    def show(step) -> None:
+        told = zip(squeeze_tables.STEP_HEAD, squeeze_tables.cells_of_step(step.as_dict()), strict=True)
+        console.print(", ".join(f"{name} {cell}" for name, cell in told if cell), soft_wrap=True, markup=False)
+
+    record = squeezing.run(prepared, plan, out, resume=resume, show=show)
+    for sentence in squeeze_tables.sentences_of_squeezing(record):
+        console.print(sentence, soft_wrap=True)
+    console.print(f"Record: {out / 'record.json'}   Model: {out / squeezing.MODEL}")
+
+
+@app.command("squeeze-study")
+def squeeze_study(
+    variant: Annotated[
+        list[str] | None, typer.Option(help="One of the study's variants; may be given several times (default: all).")
+    ] = None,
+    model: Model = RunConfig.model,
+    micro_batch_size: Annotated[
+        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in memory at once, of 32 in a step.")
+    ] = RunConfig.micro_batch_size,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/squeeze-study"),
+    resume: Resume = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+):
+    """Is squeezing better than one good cut and as many steps? What decides it, and what stands beside it (a day on two cores)."""
+    _require_writable(out)
+    from mpo_tutorial.experiments import squeezes, study
+
+    config = RunConfig(model=model, micro_batch_size=micro_batch_size, device=device)
+    made = squeezes.study(config, out.resolve() / "starts", variant)
+    options = {"resume": resume, "workers": workers, "scheduler": scheduler}
+    points = study.run(made, out, **options, show=partial(console.print, soft_wrap=True))
+    _print_comparison(points, squeezes.SQUEEZE, out)
 
 
 @app.command()

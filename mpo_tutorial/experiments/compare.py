@@ -9,6 +9,7 @@ import numpy as np
 
 from mpo_tutorial.experiments import floors, forms
 from mpo_tutorial.experiments.config import RunConfig
+from mpo_tutorial.experiments.plans import Plan
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds, seeds_needed
 from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.experiments.tasks import MOST_TRAIN_BY_DEFAULT, Task, load_task, require_classes
@@ -30,12 +31,18 @@ class Variant:
         With 0 it is tuned and not tested.
     beside : str
         The variant that it is set against, paired by seeds.
+    plan : Plan, optional
+        How the model is squeezed, from a light run with the method's own rate; the rates are those of the squeezing.
+    rate_of : str, optional
+        The variant whose rate it takes instead of choosing its own.
     """
 
     rates: Sequence[float]
     options: dict = field(default_factory=dict)
     seeds: int = 3
     beside: str = "full"
+    plan: Plan | None = None
+    rate_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ def study(comparison: Comparison, base: RunConfig, names: Sequence[str] | None =
     names = [*variants] if names is None else list(names)
     if unknown := sorted(set(names) - set(variants)):
         raise ValueError(f"variants are {'; '.join(variants)}; got {unknown[0]!r}")
+    names += sorted({variants[name].rate_of or name for name in names} - set(names))
     require_classes(base.task)
     if holds_mpos(base.model):
         raise ValueError(f"{base.model} is compressed; full fine-tuning is for the dense model, compare that one")
@@ -107,8 +115,9 @@ def study(comparison: Comparison, base: RunConfig, names: Sequence[str] | None =
         configs[name] = config.settled(load_task(config.task))
 
     def setting(name: str, rate: float, seed: int, splits: Sequence[str]) -> Setting:
-        config = replace(configs[name], learning_rate=rate, seed=seed)
-        return {"variant": name, "config": config.as_dict(), "splits": [*splits]}
+        config, plan = replace(configs[name], learning_rate=rate, seed=seed), variants[name].plan
+        squeezed = {} if plan is None else {"plan": plan.as_dict()}
+        return {"variant": name, "config": config.as_dict(), **squeezed, "splits": [*splits]}
 
     def tuning(_points: list[Point]) -> list[Setting]:
         rates = [(name, rate) for name in names for rate in variants[name].rates]
@@ -118,7 +127,7 @@ def study(comparison: Comparison, base: RunConfig, names: Sequence[str] | None =
         rates = chosen_rates(points, comparison)
         opened = {name: comparison.opened if name in comparison.primary else () for name in names}
         return [
-            setting(name, rates[name], seed, ["validation", "test", *opened[name]])
+            setting(name, rates[variants[name].rate_of or name], seed, ["validation", "test", *opened[name]])
             for name in names
             for seed in range(_seeds(points, comparison, name))
         ]
@@ -151,7 +160,7 @@ def measure(setting: Setting, device: str | None = None) -> dict:
     config = RunConfig(**setting["config"])
     prepared = prepare(replace(config, device=device or config.device))
     tuned_on = setting.get("tuned_on", [])
-    prepared.task.splits.update(left_out(prepared.task, [*setting["splits"], *tuned_on]))
+    open_left_out(prepared.task, [*setting["splits"], *tuned_on])
     if setting["variant"] in floors.FLOORS:
         return floors.measure(prepared, setting["variant"], setting["splits"], tuned_on)
     with TemporaryDirectory() as folder:
@@ -160,15 +169,15 @@ def measure(setting: Setting, device: str | None = None) -> dict:
     return {name: record[name] for name in names}
 
 
-def left_out(task: Task, splits: Sequence[str]) -> dict[str, list]:
-    """Of the splits those that no run of up to the default size trains on: the first thousand such sentences are "unused", the
-    others "confirmation".
+def open_left_out(task: Task, splits: Sequence[str]) -> None:
+    """Add to a task the splits that no run of up to the default size trains on, if one is asked for: the first thousand such
+    sentences are "unused", the others "confirmation".
     """
     if not {"unused", "confirmation"} & set(splits):
-        return {}
+        return
     used = set(task.train(min(MOST_TRAIN_BY_DEFAULT, len(task.splits["train"]))))
     left = [row for row in task.splits["train"] if row not in used]
-    return {"unused": left[:UNUSED], "confirmation": left[UNUSED:]}
+    task.splits.update({"unused": left[:UNUSED], "confirmation": left[UNUSED:]})
 
 
 def describe(point: Point) -> str:

@@ -109,8 +109,11 @@ class Tuning:
         for memory, power in MEMORIES.items():
             moments = [state.get(memory, torch.zeros_like(core)) for state, core in zip(states, before, strict=True)]
             for core, state, moment in zip(layer.cores, states, carried(moments, found, power), strict=True):
-                if state:
-                    self.optimiser.state[core] = {**self.optimiser.state.get(core, {}), memory: moment}
+                if state:  # fused AdamW needs it laid out in memory as the core is
+                    self.optimiser.state[core] = {
+                        **self.optimiser.state.get(core, {}),
+                        memory: torch.empty_like(core).copy_(moment),
+                    }
                     self.optimiser.state[core]["step"] = state["step"]
 
     def begin_anew(self) -> None:

@@ -46,10 +46,11 @@ def turns(old: MPO, new: MPO) -> list[Turn]:
     """
     if old.shape != new.shape:
         raise ValueError(f"a chain is cut at the same legs, got {new.shape} for {old.shape}")
-    one = torch.ones(1, 1, dtype=torch.float64, device=old.central.device)
+    one = torch.ones(1, 1, dtype=torch.float64)
     n, centre = len(old.cores), old.shape.central
     found = [Turn(one, one)] * (n + 1)
-    before, after = ([core.double() for core in mpo.cores] for mpo in (old, new))
+    # Small matrices are decomposed here, which takes a GPU far longer than a CPU.
+    before, after = ([core.detach().double().cpu() for core in mpo.cores] for mpo in (old, new))
     for k in range(centre):
         turned = torch.tensordot(found[k].into, before[k], dims=1)
         back = torch.linalg.pinv(turned.flatten(0, 2)) @ after[k].flatten(0, 2)
@@ -58,7 +59,8 @@ def turns(old: MPO, new: MPO) -> list[Turn]:
         turned = torch.tensordot(before[k], found[k + 1].back, dims=1)
         into = after[k].flatten(1) @ torch.linalg.pinv(turned.flatten(1))
         found[k] = Turn(into, torch.linalg.pinv(into))
-    return found
+    device = old.central.device
+    return [Turn(turn.into.to(device), turn.back.to(device)) for turn in found]
 
 
 def carried(moments: Sequence[Tensor], found: Sequence[Turn], power: int = 1) -> list[Tensor]:

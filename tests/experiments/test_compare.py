@@ -6,7 +6,7 @@ import pytest
 from small_studies import cluster, killed_in_training
 
 from mpo_tutorial.experiments import compare, statistics, study
-from mpo_tutorial.experiments.compare import TRIAL, Comparison, Variant, chosen_rates, left_out, summarise
+from mpo_tutorial.experiments.compare import TRIAL, Comparison, Variant, chosen_rates, open_left_out, summarise
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.tasks import load_task
 from mpo_tutorial.experiments.tuned import config_of_run
@@ -134,16 +134,16 @@ def test_the_opened_split_is_for_the_pair_alone():
 
 def test_sentences_left_out_are_no_runs_own():
     task = load_task("rotten_tomatoes")
-    found = left_out(task, ["test", "unused"])
-    texts = {
-        name: {text for text, _ in rows} for name, rows in {**task.splits, **found, "used": task.train(None)}.items()
-    }
-    assert (len(found["unused"]), len(found["confirmation"])) == (1000, len(task.splits["train"]) - 4200)
+    open_left_out(task, ["validation", "test"])
+    assert not task.splits.keys() & {"unused", "confirmation"}
+    open_left_out(task, ["test", "unused"])
+    found = task.splits
+    texts = {name: {text for text, _ in rows} for name, rows in {**found, "used": task.train(None)}.items()}
+    assert (len(found["unused"]), len(found["confirmation"])) == (1000, len(found["train"]) - 4200)
     assert texts["used"] | texts["unused"] | texts["confirmation"] == texts["train"]
     apart = ["used", "unused", "confirmation", "validation", "test"]
     assert all(not texts[one] & texts[other] for one in apart for other in apart if one != other)
     assert not {text for text, _ in task.train(500)} - texts["used"]
-    assert left_out(task, ["validation", "test"]) == {}
 
 
 def test_a_strange_variant_is_refused():
