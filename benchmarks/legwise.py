@@ -10,6 +10,7 @@ where each RUN is the folder of a finished light run; the record of chapter 06 i
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,8 @@ from mpo_tutorial.experiments.tuned import CALIBRATION, Tuned, config_of_run
 from mpo_tutorial.maths.fitting import fit
 from mpo_tutorial.maths.metric import LegMetric, output_error
 from mpo_tutorial.maths.mpo import MPO
-from mpo_tutorial.models.activations import Moments, input_moments
+from mpo_tutorial.models.activations import Moments
+from mpo_tutorial.models.families import mpo_matrices
 from mpo_tutorial.models.layers import MPOLinear
 from mpo_tutorial.models.truncation import bonds_of_ratio
 
@@ -44,9 +46,9 @@ def cuts(layer: MPOLinear, moments: Moments, ratio: float) -> dict[str, MPO]:
 
 def measure(runs: Mapping[int, str], setting: Setting) -> dict:
     """The error of each matrix's outputs, cut in a way to a ratio, on sentences that the run was not trained on."""
-    tuned, other = _opened(runs[setting["seed"]])
+    tuned, fitted_to, other = _opened(runs[setting["seed"]])
     errors = {}
-    for name, moments in tuned.moments.items():
+    for name, moments in fitted_to.items():
         layer = tuned.model.get_submodule(name)
         mpo = cuts(layer, moments, setting["ratio"])[setting["way"]]
         matrix, covariance = layer.mpo.to_matrix(), other[name].covariance
@@ -56,11 +58,11 @@ def measure(runs: Mapping[int, str], setting: Setting) -> dict:
 
 
 @lru_cache(maxsize=1)
-def _opened(run: str) -> tuple[Tuned, dict[str, Moments]]:
+def _opened(run: str) -> tuple[Tuned, dict[str, Moments], dict[str, Moments]]:
     tuned = Tuned.of_run(Path(run))
-    sentences = [text for text, _ in tuned.unused[:CALIBRATION]]
-    length = tuned.prepared.config.max_length
-    return tuned, input_moments(tuned.model, tuned.prepared.tokenizer, sentences, max_length=length)
+    other = replace(tuned.inputs, sentences=[text for text, _ in tuned.unused[:CALIBRATION]])
+    fitted_to, other = (inputs.of(tuned.model, list(mpo_matrices(tuned.model))) for inputs in (tuned.inputs, other))
+    return tuned, fitted_to, other
 
 
 def study(runs: Sequence[Path]) -> Study:

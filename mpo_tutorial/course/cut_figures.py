@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from mpo_tutorial.course.plots import BLUE, GREEN, GREY, ORANGE, ends_of
+from mpo_tutorial.course.plots import BLACK, BLUE, GREEN, GREY, ORANGE, YELLOW, ends_of
 from mpo_tutorial.experiments.cut_results import MEASURES
 
 # Ways of cutting: colour, marker, and what they are called.
@@ -14,6 +14,8 @@ WAYS = {
     "allotted": (GREY, "^", "plain, bonds allotted"),
     "bias": (ORANGE, "s", "plain, bias corrected"),
     "fitted": (GREEN, "D", "fitted to the inputs"),
+    "fitted, allotted": (YELLOW, "v", "fitted, bonds allotted by outputs"),
+    "two factors": (BLACK, "P", "two factors, fitted to the inputs"),
 }
 # What a cut model is judged by: colour, marker, and what it is called.
 JUDGED_BY = {

@@ -17,7 +17,8 @@ from mpo_tutorial.maths.shapes import Shape
 
 # Okabe and Ito's palette, made to be told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-COLOURS = (BLUE, ORANGE, GREEN, GREY, "#E69F00", "#56B4E9")  # in the order in which unnamed lines get them
+YELLOW, BLACK = "#E69F00", "black"
+COLOURS = (BLUE, ORANGE, GREEN, GREY, YELLOW, "#56B4E9")  # in the order in which unnamed lines get them
 STYLE = {
     "axes.prop_cycle": cycler(color=COLOURS),
     "font.size": 15,

@@ -1,9 +1,9 @@
 """What cutting costs: tuned models cut without retraining, in each way, to each size, in each part; a study.
 
 Its first stage looks at the uncut models, `bonds` caps the bonds of one of them, and `ratios` cuts them all to shares of the
-dense parameters: the plain way, with corrected biases, fitted to the inputs, or with the bonds allotted. Each is measured as
-`threshold.judge` does it: besides the accuracy, an AUC, and the accuracy with the head's bias fitted again, for each half of the
-sentences on the other half.
+dense parameters: the plain way, with corrected biases, fitted to the inputs, with the bonds allotted, or to two factors instead
+of chains. Each is measured as `threshold.judge` does it: besides the accuracy, an AUC, and the accuracy with the head's bias
+fitted again, for each half of the sentences on the other half.
 """
 
 import copy
@@ -30,15 +30,23 @@ from mpo_tutorial.models.activations import hidden_states, state_errors
 from mpo_tutorial.models.convert import decompose
 from mpo_tutorial.models.families import KINDS, dense_matrices, mpo_matrices, place
 from mpo_tutorial.models.layers import MPOLayer, mpo_layers
-from mpo_tutorial.models.truncation import Cut, bonds_of_ratio, truncate
+from mpo_tutorial.models.truncation import Cut, bonds_of_ratio, factorise, truncate
 
-VERSION = 2
+VERSION = 3
 PARTS = ("all", "attention", "feed-forward")
 SHARES = tuple(k / 12 for k in range(12, 0, -1))  # of the largest bond; for the embedded model 192, 176 .. 16
-# Each way's options of `truncate`; with "moments" those of the run's model are given besides. The others cut each
-# matrix to the ratio; "allotted" has the same number of parameters for all of them, and `budget.allocate` shares it out.
-WAYS = {"plain": {}, "bias": {"moments": True, "sweeps": 0}, "fitted": {"moments": True}}
-ALLOTTED = "allotted"
+# Each way's options of `truncate`; what has "moments" is shown the model's inputs, layer after layer. The allotted ways have as
+# many parameters as the others, shared out among the matrices; two factors have no more, in place of each chain.
+WAYS = {
+    "plain": {},
+    "bias": {"moments": True, "sweeps": 0},
+    "fitted": {"moments": True},
+    "allotted": {},
+    "fitted, allotted": {"moments": True, "allot_by": "outputs"},
+}
+ALLOTTED = ("allotted", "fitted, allotted")
+TWO_FACTORS = "two factors"
+WAYS_OF_PARTS = ("plain", "bias", "fitted", TWO_FACTORS)  # allotted is the whole alone
 WAYS_ALONE = ("plain", "fitted")  # of cutting a single layer, or a single kind of matrices
 RATIOS = (0.8, 0.6, 0.4, 0.2)
 LAYER_RATIO = 0.4  # where the plain way has fallen and the fitted one has not, on the embedded model
@@ -89,10 +97,10 @@ def study(
     def by_ratio(points: list[Point]) -> list[Setting]:
         layers = [f"*.{number}.*" for number in points[0]["result"]["layers"]]
         settings: list[tuple[str, float, str]] = []
-        for ratio, way in product(sorted({*ratios, layer_ratio}, reverse=True), WAYS):
+        for ratio, way in product(sorted({*ratios, layer_ratio}, reverse=True), WAYS_OF_PARTS):
             chosen = [*PARTS] * (ratio in ratios) + [*layers, *KINDS] * (ratio == layer_ratio and way in WAYS_ALONE)
             settings += [(way, ratio, matrices) for matrices in chosen]
-        settings += [(ALLOTTED, ratio, "all") for ratio in ratios]
+        settings += [(way, ratio, "all") for way, ratio in product(ALLOTTED, ratios)]
         settings += [("plain", ratio, "embedding") for ratio in ratios]
         return [
             {"seed": seed, "way": way, "cut": {"ratio": ratio, "matrices": matrices}}
@@ -166,7 +174,6 @@ class _Run:
         self.model, self.tokenizer = self.tuned.model, self.tuned.prepared.tokenizer
         self.rows = tokenise(self.tuned.unused[:n_sentences], self.tokenizer, self.tuned.prepared.config.max_length)
         self.layers = mpo_matrices(self.model)
-        self._all_cut = lru_cache(maxsize=1)(self._cut_all)  # several parts of one cut follow each other
 
     def uncut(self) -> dict:
         validation = [label for _, label in self.tuned.prepared.task.splits["validation"]]
@@ -197,33 +204,27 @@ class _Run:
 
     def shrunk(self, way: str, cut: Cut) -> dict:
         """Counts of the matrices that were cut, and what is measured of the model with them in it."""
-        found = self._cut(way, cut)
-        model = copy.deepcopy(self.model)
-        for name, layer in found.items():
-            model.set_submodule(name, layer)
-        mpos = [layer.mpo for layer in found.values()]
+        model = copy.deepcopy(self._with_embedding if cut.matrices == "embedding" else self.model)
+        self._cut(model, way, cut)
+        mpos = [layer.mpo for layer in mpo_matrices(model, cut.matrices).values()]
+        whole = [layer.mpo.shape for layer in mpo_matrices(self._with_embedding, cut.matrices).values()]
         return {
             "parameters": sum(mpo.n_params for mpo in mpos),
-            "dense": sum(mpo.shape.in_size * mpo.shape.out_size for mpo in mpos),
+            "dense": sum(shape.in_size * shape.out_size for shape in whole),
             **self._measured(model),
         }
 
-    def _cut(self, way: str, cut: Cut) -> dict[str, MPOLayer]:
-        """The chosen layers, cut."""
-        if way == ALLOTTED:
-            shapes = [layer.mpo.shape for layer in mpo_matrices(self.model, cut.matrices).values()]
-            n_params = sum(shape.n_params(bonds_of_ratio(cut.matrices, shape, cut.ratio)) for shape in shapes)
-            return mpo_matrices(self.tuned.truncated(Cut(n_params=n_params, matrices=cut.matrices)), cut.matrices)
-        if cut.matrices == "embedding":
-            model = copy.deepcopy(self._with_embedding)
-            truncate(model, **vars(cut))
-            return mpo_matrices(model, cut.matrices)
-        layers = self._all_cut(way, cut.ratio)
-        return {name: layers[name] for name in mpo_matrices(self.model, cut.matrices)}
-
-    def _cut_all(self, way: str, ratio: float) -> dict[str, MPOLayer]:
-        options = {**WAYS[way], **({"moments": self.tuned.moments} if "moments" in WAYS[way] else {})}
-        return mpo_matrices(self.tuned.truncated(Cut(ratio=ratio), **options))
+    def _cut(self, model, way: str, cut: Cut) -> None:
+        """The chosen layers, in place."""
+        shapes = {name: layer.mpo.shape for name, layer in mpo_matrices(model, cut.matrices).items()}
+        room = {name: shape.n_params(bonds_of_ratio(name, shape, cut.ratio)) for name, shape in shapes.items()}
+        if way == TWO_FACTORS:
+            factorise(model, room, self.tuned.inputs)
+            return
+        if way in ALLOTTED:
+            cut = Cut(n_params=sum(room.values()), matrices=cut.matrices)
+        options = {**WAYS[way], **({"moments": self.tuned.inputs} if "moments" in WAYS[way] else {})}
+        truncate(model, **vars(cut), **options)
 
     @cached_property
     def _with_embedding(self):

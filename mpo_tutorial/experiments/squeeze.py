@@ -14,6 +14,7 @@ from mpo_tutorial.experiments.evaluation import logits
 from mpo_tutorial.experiments.plans import Plan, require_fit
 from mpo_tutorial.experiments.tasks import require_classes
 from mpo_tutorial.experiments.threshold import judge
+from mpo_tutorial.experiments.tuned import calibration
 from mpo_tutorial.experiments.tuning import Tuning
 from mpo_tutorial.maths.budget import allocate, cubic_schedule
 from mpo_tutorial.maths.entropy import Spectra, cheapest_truncation
@@ -21,7 +22,7 @@ from mpo_tutorial.maths.linalg import frobenius_norm
 from mpo_tutorial.maths.metric import output_error
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.two_site import two_site
-from mpo_tutorial.models.activations import Inputs, Moments
+from mpo_tutorial.models.activations import Moments
 from mpo_tutorial.models.families import mpo_matrices
 from mpo_tutorial.models.truncation import (
     bonds_of_ratio,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from mpo_tutorial.experiments.finetune import Prepared
     from mpo_tutorial.models.layers import MPOLayer
 
-CALIBRATION = 256  # training sentences that moments are of
 MET = "the plan is done"
 WORSE = "more than delta was lost"
 NOT_FINITE = "a number was not finite"
@@ -149,8 +149,7 @@ class Squeeze:
         if plan.cores == "all":
             for layer in self.layers.values():
                 layer.cores.requires_grad_(True)
-        texts = [text for text, _ in prepared.task.train(prepared.config.train_size)[:CALIBRATION]]
-        self.inputs = Inputs(prepared.tokenizer, texts, prepared.config.max_length)
+        self.inputs = calibration(prepared)
         self.tokenizer = prepared.tokenizer
         self.validation = prepared.dataset("validation") if look else None
         config = replace(prepared.config, learning_rate=plan.rate or prepared.config.learning_rate)

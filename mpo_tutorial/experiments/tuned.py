@@ -16,7 +16,7 @@ from mpo_tutorial.experiments.evaluation import logits
 from mpo_tutorial.experiments.finetune import Prepared, prepare
 from mpo_tutorial.experiments.tasks import Row
 from mpo_tutorial.experiments.threshold import judge
-from mpo_tutorial.models.activations import Moments, input_moments
+from mpo_tutorial.models.activations import Inputs
 from mpo_tutorial.models.layers import cached, mpo_layers
 from mpo_tutorial.models.truncation import Cut, truncate
 
@@ -61,12 +61,10 @@ class Tuned:
     def largest_bond(self) -> int:
         return max(max(layer.mpo.bonds) for layer in mpo_layers(self.model))
 
-    @cached_property
-    def moments(self) -> dict[str, Moments]:
-        """Of the inputs that the model's layers get from sentences that it was trained on."""
-        config = self.prepared.config
-        sentences = [text for text, _ in self.prepared.task.train(config.train_size)[:CALIBRATION]]
-        return input_moments(self.model, self.prepared.tokenizer, sentences, max_length=config.max_length)
+    @property
+    def inputs(self) -> Inputs:
+        """Sentences that it was trained on, to look at its layers by."""
+        return calibration(self.prepared)
 
     @cached_property
     def unused(self) -> list[Row]:
@@ -106,6 +104,13 @@ class Tuned:
                 found.append(logits(model, chunk, self.prepared.tokenizer))
                 advance((start + len(chunk)) / len(dataset))
         return judge(dataset["labels"], np.concatenate(found))
+
+
+def calibration(prepared: Prepared) -> Inputs:
+    """The first of the sentences that a run is trained on, for moments of the inputs of its layers."""
+    config = prepared.config
+    sentences = [text for text, _ in prepared.task.train(config.train_size)[:CALIBRATION]]
+    return Inputs(prepared.tokenizer, sentences, config.max_length)
 
 
 def unused_sentences(prepared: Prepared) -> list[Row]:

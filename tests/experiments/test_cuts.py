@@ -7,13 +7,15 @@ from conftest import LAYER_RATIO, RATIOS
 from mpo_tutorial.experiments import cuts, records, statistics, study
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.cut_results import output_errors, part_of, summarise, table
-from mpo_tutorial.experiments.cuts import PARTS, WAYS, WAYS_ALONE
+from mpo_tutorial.experiments.cuts import ALLOTTED, PARTS, TWO_FACTORS, WAYS_ALONE, WAYS_OF_PARTS
 from mpo_tutorial.experiments.evaluation import predict
+from mpo_tutorial.experiments.tasks import tokenise
 from mpo_tutorial.experiments.tuned import Tuned, config_of_run
 from mpo_tutorial.maths import entropy
-from mpo_tutorial.models.families import KINDS
+from mpo_tutorial.models.activations import hidden_states, state_errors
+from mpo_tutorial.models.families import KINDS, mpo_matrices
 from mpo_tutorial.models.layers import MPOLayer, mpo_layers
-from mpo_tutorial.models.truncation import truncate
+from mpo_tutorial.models.truncation import bonds_of_ratio, factorise, truncate
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,8 @@ def record(tiny_cuts) -> dict:
 
 def test_there_is_a_point_for_every_setting_and_seed(record):
     expected = {("uncut", None, "none")}
-    expected |= {(way, ratio, part) for way in WAYS for ratio in RATIOS for part in PARTS}
-    expected |= {("allotted", ratio, "all") for ratio in RATIOS}
+    expected |= {(way, ratio, part) for way in WAYS_OF_PARTS for ratio in RATIOS for part in PARTS}
+    expected |= {(way, ratio, "all") for way in ALLOTTED for ratio in RATIOS}
     expected |= {("plain", ratio, "embedding") for ratio in RATIOS}
     expected |= {(way, LAYER_RATIO, part) for way in WAYS_ALONE for part in ("layer 0", "layer 1", *KINDS)}
     found = [(p["seed"], p["way"], p["ratio"], p["part"]) for p in record["ratios"]]
@@ -53,6 +55,30 @@ def test_points_are_those_of_models_cut_part_by_part_on_unused_sentences(record,
     np.testing.assert_array_equal(statistics.correct_sentences(point["unused"]), right)
 
 
+def test_each_way_is_what_truncate_or_the_two_factors_make_of_the_part_alone(record, tiny_light_runs):
+    """Fitted layer after layer: what reaches a layer when the others are whole is not what reaches it when they are cut."""
+    tuned = Tuned.of_run(tiny_light_runs[1])
+    shapes = {name: layer.mpo.shape for name, layer in mpo_matrices(tuned.model, "feed-forward").items()}
+    room = {name: shape.n_params(bonds_of_ratio(name, shape, 0.2)) for name, shape in shapes.items()}
+    ways = {
+        "fitted": lambda model: truncate(model, ratio=0.2, matrices="feed-forward", moments=tuned.inputs),
+        "two factors": lambda model: factorise(model, room, tuned.inputs),
+    }
+    rows = tokenise(tuned.unused, tuned.prepared.tokenizer, tuned.prepared.config.max_length)
+    for way, cut in ways.items():
+        point = next(
+            row
+            for row in record["ratios"]
+            if (row["seed"], row["way"], row["ratio"], row["part"]) == (1, way, 0.2, "feed-forward")
+        )
+        model = copy.deepcopy(tuned.model)
+        cut(model)
+        states = [hidden_states(found, rows, tuned.prepared.tokenizer) for found in (model, tuned.model)]
+        assert point["states"] == pytest.approx(state_errors(*states), rel=1e-5), way
+    ranks = {name: room[name] // (shape.in_size + shape.out_size) for name, shape in shapes.items()}
+    assert point["parameters"] == sum(ranks[name] * (s.in_size + s.out_size) for name, s in shapes.items())
+
+
 def test_states_err_from_the_first_cut_layer_on(record):
     for point in record["ratios"]:
         assert len(point["states"]) == 2
@@ -72,7 +98,7 @@ def test_ways_are_compared_at_equal_parameters_by_paired_differences(record):
     for (ratio, _), points in by_setting.items():
         if ratio is None:
             continue
-        (equal,) = {p["parameters"] for p in points if p["way"] != "allotted"}
+        (equal,) = {p["parameters"] for p in points if p["way"] not in (*ALLOTTED, TWO_FACTORS)}
         assert [p["parameters"] for p in points if not 0.5 * equal <= p["parameters"] <= equal] == [], equal
     for row in record["summary"]:
         points = by_setting[row["ratio"], row["part"]]

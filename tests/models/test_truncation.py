@@ -7,11 +7,11 @@ import torch
 from mpo_tutorial.maths.budget import allocate
 from mpo_tutorial.maths.entropy import Spectra
 from mpo_tutorial.maths.shapes import balanced_shape
-from mpo_tutorial.models.activations import input_moments
+from mpo_tutorial.models.activations import Inputs, input_moments
 from mpo_tutorial.models.convert import decompose, freeze
 from mpo_tutorial.models.layers import MPOEmbedding, MPOLayer
 from mpo_tutorial.models.loading import load
-from mpo_tutorial.models.truncation import truncate
+from mpo_tutorial.models.truncation import factorise, fitted_to, spectra_of, truncate, two_factors
 
 SENTENCES = [f"number {k} is a {word} film" for k in range(5) for word in ("good", "great", "bad", "awful", "dull")]
 
@@ -163,3 +163,84 @@ def test_a_dense_model_and_moments_of_another_are_refused(tiny, tiny_model):
     for wrong, message in (({"head": other}, "no such MPOLinear"), ({name: other}, "with 60 inputs, the model 24")):
         with pytest.raises(ValueError, match=message):
             truncate(model, max_bond=3, moments=wrong)
+
+
+def test_shown_the_inputs_each_encoder_layer_is_fitted_to_what_reaches_it_in_the_model_as_it_is_cut(tiny):
+    """By hand: one encoder layer after the other, the pooler last, moments taken between. Those of the uncut model differ."""
+    model, tokenizer = tiny
+    inputs = Inputs(tokenizer, SENTENCES, 16)
+    by_hand, at_once, found = copy.deepcopy(model), copy.deepcopy(model), copy.deepcopy(model)
+    truncate(found, ratio=0.2, moments=inputs)
+    truncate(at_once, ratio=0.2, moments=input_moments(model, tokenizer, SENTENCES, max_length=16))
+    for part in ("encoder.layer.0", "encoder.layer.1", "pooler"):
+        names = [name for name in mpos(by_hand) if part in name]
+        moments = input_moments(by_hand, tokenizer, SENTENCES, max_length=16, names=names)
+        for name in names:
+            layer = by_hand.get_submodule(name)
+            layer.set_mpo(fitted_to(layer, layer.mpo.truncate(mpos(found)[name].bonds), moments[name]))
+    expected, first_look = mpos(by_hand), mpos(at_once)
+    for name, mpo in mpos(found).items():
+        torch.testing.assert_close(mpo.to_matrix(), expected[name].to_matrix())
+        if "layer.0" not in name:
+            assert not torch.allclose(mpo.to_matrix(), first_look[name].to_matrix(), rtol=1e-3, atol=1e-4), name
+
+
+def test_bonds_are_allotted_by_the_outputs_errors_if_asked(tiny):
+    model, tokenizer = tiny
+    inputs = Inputs(tokenizer, SENTENCES, 16)
+    moments = input_moments(model, tokenizer, SENTENCES, max_length=16)
+    total = sum(mpo.n_params for mpo in mpos(model).values()) // 3
+    spectra = {name: spectra_of(model.get_submodule(name), moments[name]) for name in mpos(model)}
+    expected = allocate(spectra, n_params=total).bonds
+    found = {}
+    for given in (inputs, moments):
+        cut = copy.deepcopy(model)
+        truncate(cut, n_params=total, moments=given, sweeps=0, allot_by="outputs")
+        assert {name: mpo.bonds for name, mpo in mpos(cut).items()} == expected
+    truncate(model, n_params=total)
+    found = {name: mpo.bonds for name, mpo in mpos(model).items()}
+    assert found != expected
+    with pytest.raises(ValueError, match=r"errors of the outputs need moments of every layer, there are none of bert"):
+        truncate(model, n_params=total, allot_by="outputs")
+    with pytest.raises(ValueError, match="bonds are allotted by one of weights, outputs, got 'size'"):
+        truncate(model, n_params=total, allot_by="size")
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(6, 9), (9, 6)])
+def test_two_factors_are_the_best_of_their_rank_for_the_outputs(n_in, n_out):
+    """The outputs of that rank that are nearest, by NumPy's SVD of the outputs themselves."""
+    rng = np.random.default_rng(n_in)
+    matrix, inputs = rng.standard_normal((n_in, n_out)), rng.standard_normal((50, n_in)) * 3.0 ** -np.arange(n_in)
+    rank = 3
+    u, s, vh = np.linalg.svd(inputs @ matrix, full_matrices=False)
+    metric = torch.from_numpy(inputs.T @ inputs / 50)
+    left, right = two_factors(torch.from_numpy(matrix), metric, rank * (n_in + n_out) + n_in)
+    assert (left.shape, right.shape) == ((n_in, rank), (rank, n_out))
+    np.testing.assert_allclose(inputs @ (left @ right).numpy(), (u[:, :rank] * s[:rank]) @ vh[:rank], atol=1e-9)
+    plain = torch.matmul(*two_factors(torch.from_numpy(matrix), None, rank * (n_in + n_out)))
+    u, s, vh = np.linalg.svd(matrix, full_matrices=False)
+    np.testing.assert_allclose(plain, (u[:, :rank] * s[:rank]) @ vh[:rank], atol=1e-12)
+    with pytest.raises(ValueError, match="two factors of rank 1 have 15 parameters, got room for 14"):
+        two_factors(torch.from_numpy(matrix), metric, 14)
+
+
+def test_layers_become_two_factors_within_their_room_and_right_on_average(tiny):
+    model, tokenizer = tiny
+    inputs = Inputs(tokenizer, SENTENCES, 16)
+    names = [name for name in mpos(model) if "layer.1" in name]
+    room = {name: mpos(model)[name].n_params // 3 for name in names}
+    before = copy.deepcopy(model)
+    factorise(model, room, inputs)
+    moments = input_moments(before, tokenizer, SENTENCES, max_length=16, names=names)
+    for name, mpo in mpos(model).items():
+        layer, old = model.get_submodule(name), before.get_submodule(name)
+        if name not in names:
+            assert torch.equal(mpo.to_matrix(), old.mpo.to_matrix())
+            continue
+        rank = room[name] // sum(old.mpo.to_matrix().shape)
+        assert (len(mpo.cores), mpo.bonds, mpo.n_params <= room[name]) == (2, (rank,), True)
+        assert all(core.requires_grad for core in layer.cores)
+        mean = moments[name].mean
+        torch.testing.assert_close(mean @ mpo.to_matrix() + layer.bias, mean @ old.mpo.to_matrix() + old.bias)
+    with pytest.raises(ValueError, match=f"two factors are fitted to inputs, there are no moments of {names[0]}"):
+        factorise(before, room, {})
