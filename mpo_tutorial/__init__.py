@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mpo_tutorial.course import model_explorers as model_explorers
     from mpo_tutorial.course import movement_figures as movement_figures
     from mpo_tutorial.course import plots as plots
+    from mpo_tutorial.course import squeeze_explorers as squeeze_explorers
+    from mpo_tutorial.course import squeeze_figures as squeeze_figures
+    from mpo_tutorial.course import squeeze_tables as squeeze_tables
     from mpo_tutorial.course import tables as tables
     from mpo_tutorial.course import widgets as widgets
     from mpo_tutorial.course.demo import beside_full as beside_full
@@ -29,18 +32,23 @@ if TYPE_CHECKING:
     from mpo_tutorial.experiments import cut_results as cut_results
     from mpo_tutorial.experiments import light as light
     from mpo_tutorial.experiments import movement_results as movement_results
+    from mpo_tutorial.experiments import squeezes as squeezes
     from mpo_tutorial.experiments import statistics as statistics
     from mpo_tutorial.experiments.config import RunConfig as RunConfig
     from mpo_tutorial.experiments.evaluation import evaluate as evaluate
     from mpo_tutorial.experiments.finetune import finetune as finetune
+    from mpo_tutorial.experiments.plans import Plan as Plan
     from mpo_tutorial.experiments.records import shipped as shipped
     from mpo_tutorial.experiments.records import shipped_points as shipped_points
+    from mpo_tutorial.experiments.squeeze import Squeeze as Squeeze
+    from mpo_tutorial.experiments.squeezing import squeeze as squeeze
     from mpo_tutorial.experiments.tasks import load_task as load_task
     from mpo_tutorial.experiments.tuned import Tuned as Tuned
     from mpo_tutorial.maths import reach as reach
     from mpo_tutorial.maths import states as states
     from mpo_tutorial.maths.budget import allocate as allocate
     from mpo_tutorial.maths.entropy import Spectra as Spectra
+    from mpo_tutorial.maths.entropy import cheapest_truncation as cheapest_truncation
     from mpo_tutorial.maths.entropy import entropy as entropy
     from mpo_tutorial.maths.fitting import fit as fit
     from mpo_tutorial.maths.linalg import relative_error as relative_error
@@ -74,10 +82,13 @@ _MODULES = {  # by the room that they are in
         "model_explorers",
         "movement_figures",
         "plots",
+        "squeeze_explorers",
+        "squeeze_figures",
+        "squeeze_tables",
         "tables",
         "widgets",
     ),
-    "experiments": ("compare", "cut_results", "light", "movement_results", "statistics"),
+    "experiments": ("compare", "cut_results", "light", "movement_results", "squeezes", "statistics"),
     "maths": ("reach", "states"),
     "models": ("activations", "families"),
 }
@@ -88,11 +99,14 @@ _NAMES = {
     "experiments.config": ("RunConfig",),
     "experiments.evaluation": ("evaluate",),
     "experiments.finetune": ("finetune",),
+    "experiments.plans": ("Plan",),
     "experiments.records": ("shipped", "shipped_points"),
+    "experiments.squeeze": ("Squeeze",),
+    "experiments.squeezing": ("squeeze",),
     "experiments.tasks": ("load_task",),
     "experiments.tuned": ("Tuned",),
     "maths.budget": ("allocate",),
-    "maths.entropy": ("Spectra", "entropy"),
+    "maths.entropy": ("Spectra", "cheapest_truncation", "entropy"),
     "maths.fitting": ("fit",),
     "maths.linalg": ("relative_error",),
     "maths.mpo": ("MPO",),

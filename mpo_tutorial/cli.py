@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -287,12 +288,18 @@ def light(
     _print_comparison(points, light.LIGHT, out)
 
 
-def _print_comparison(points: list[dict], comparison, out: Path) -> None:
+def _print_comparison(
+    points: list[dict],
+    comparison,
+    out: Path,
+    head: tuple[str, ...] = tables.COMPARISON_HEAD,
+    cells: Callable = tables.cells_of_comparison,
+) -> None:
     from mpo_tutorial.experiments.compare import summarise
     from mpo_tutorial.experiments.study import RECORD
 
     summary = summarise(points, comparison)
-    _print_table(tables.COMPARISON_HEAD, tables.cells_of_comparison(summary))
+    _print_table(head, cells(summary))
     for sentence in tables.sentences_of_comparison(summary, comparison):
         console.print(sentence, soft_wrap=True, markup=False)
     console.print(f"Record: {out / RECORD}")
@@ -446,7 +453,7 @@ def squeeze_study(
     made = squeezes.study(config, out.resolve() / "starts", variant)
     options = {"resume": resume, "workers": workers, "scheduler": scheduler}
     points = study.run(made, out, **options, show=partial(console.print, soft_wrap=True))
-    _print_comparison(points, squeezes.SQUEEZE, out)
+    _print_comparison(points, squeezes.SQUEEZE, out, squeeze_tables.RACE_HEAD, squeeze_tables.cells_of_race)
 
 
 @app.command()

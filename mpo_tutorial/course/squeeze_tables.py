@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from mpo_tutorial.course.tables import per_cent
 from mpo_tutorial.experiments.plans import Plan
 
 STEP_HEAD = (
@@ -66,3 +67,33 @@ def sentences_of_squeezing(record: Mapping) -> Sequence[str]:
         if isinstance(part, dict) and "accuracy" in part
     ]
     return [*sentences, f"Accuracy [95 %, over sentences]: {'; '.join(scores)}."] if scores else sentences
+
+
+RACE_HEAD = ("", "cores", "trained", "model", "test accuracy [95 %]", "minus one fitted cut [95 %]", "seeds", "rate")
+
+
+def cells_of_race(summary: Mapping, names: Sequence[str] | None = None) -> list[tuple[str, ...]]:
+    """Rows under `RACE_HEAD`, as text, of what `compare.summarise` says of the study `squeeze`.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Variants; None: all that were tested.
+    """
+    rows = []
+    for name in names or summary["final"]:
+        row, result = summary["variants"][name], summary["final"][name][0]["result"]
+        beside = row["minus_beside"]
+        rows.append(
+            (
+                name,
+                f"{result['cores'] / 1e6:.2f} M",
+                f"{row['trained'] / 1e6:.2f} M",
+                f"{result['bytes'] / 1e6:.1f} MB",
+                f"{per_cent(row['test'])} %",
+                "" if beside is None else per_cent(beside, "+"),
+                str(row["test"]["seeds"]),
+                f"{row['rate']:g}",
+            )
+        )
+    return rows

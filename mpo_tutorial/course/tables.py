@@ -119,8 +119,8 @@ def cells_of_comparison(summary: dict, names: Sequence[str] | None = None) -> li
         beside = row["minus_beside"]
         cells = (
             f"{row['trained'] / 1e6:.3f} M" if row["trained"] >= 10_000 else f"{row['trained']}",
-            f"{_per_cent(row['test'])} %",
-            "" if beside is None else _per_cent(beside, "+"),
+            f"{per_cent(row['test'])} %",
+            "" if beside is None else per_cent(beside, "+"),
         )
         tuned = ("", "") if row["rate"] is None else (str(row["test"]["seeds"]), f"{row['rate']:g}")
         stored = row["stored_bytes"]
@@ -137,7 +137,7 @@ def cells_of_tuning(summary: dict, names: Sequence[str]) -> list[tuple[str, ...]
     for name in names:
         rate, found = max(summary["rates"][name].items(), key=lambda item: item[1]["mean"])
         trained = f"{summary['trained'][name] / 1e6:.3f} M"
-        rows.append((name, trained, f"{rate:g}", f"{_per_cent(found)} %", str(found["seeds"])))
+        rows.append((name, trained, f"{rate:g}", f"{per_cent(found)} %", str(found["seeds"])))
     return rows
 
 
@@ -158,7 +158,7 @@ def sentences_of_comparison(summary: dict, comparison: Comparison) -> list[str]:
     config, result = final[0]["setting"]["config"], final[0]["result"]
     decided = [
         f"{ours.capitalize()} minus {other}, paired by {found['seeds']} seeds, on the {split} set ({n:,} sentences): "
-        f"{_per_cent(found, '+')} points; {_verdict(found)}"
+        f"{per_cent(found, '+')} points; {_verdict(found)}"
         for split, found in summary.get("primary", {}).items()
         for ours, other in [comparison.primary]
         for n in [summary["final"][ours][0]["result"][split]["n"]]
@@ -193,7 +193,7 @@ def _verdict(difference: dict) -> str:
     )
 
 
-def _per_cent(found: dict, sign: str = "") -> str:
+def per_cent(found: dict, sign: str = "") -> str:
     """A mean over seeds with its interval, times 100."""
     low, high = found["interval"] or (None, None)
     ends = "" if low is None else f" [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"

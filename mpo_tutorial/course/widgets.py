@@ -1,6 +1,6 @@
 """Controls over the explorers. Only what ipywidgets 7.7 and 8 share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from mpo_tutorial.course.cut_explorers import DepthExplorer, TradeoffExplorer
 from mpo_tutorial.course.cut_figures import JUDGED_BY
 from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, MovementExplorer, RankExplorer
 from mpo_tutorial.course.model_explorers import LedgerExplorer, ModelMap
+from mpo_tutorial.course.squeeze_explorers import LiveSqueeze, SqueezeExplorer
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.cut_results import summarise
 from mpo_tutorial.maths.shapes import Shape
@@ -136,6 +137,43 @@ def rate_explorer(explorer: RateExplorer) -> "Widget":
     return ipywidgets.VBox([name, rate, _following([name, rate], explorer)[0]])
 
 
+def squeeze_replay(explorers: Mapping[str, SqueezeExplorer]) -> "Widget":
+    """A dropdown for the squeezing and a slider over its steps; what was cut and what is left follow, from the record."""
+    import ipywidgets
+
+    name = ipywidgets.Dropdown(options=[*explorers], description="squeezed")
+    step = ipywidgets.IntSlider(min=0, max=explorers[name.value].last, description="step", continuous_update=False)
+    shown, update = _following([step], explorers[name.value])
+
+    def choose(_) -> None:
+        nonlocal update
+        step.unobserve(update, names="value")
+        step.max = explorers[name.value].last  # the value with it, if it lies beyond
+        update = _show([step], explorers[name.value], shown)
+
+    name.observe(choose, names="value")
+    return ipywidgets.VBox([name, step, shown])
+
+
+def live_squeeze(live: LiveSqueeze) -> "Widget":
+    """A button that takes the next step of a squeezing; what was cut and what is left follow."""
+    import ipywidgets
+
+    button = ipywidgets.Button(description="cut once more", layout={"width": "auto"})
+    shown, update = _following([], live)
+
+    def go_on(_) -> None:
+        button.disabled = True
+        try:
+            live.advance()
+            update()
+        finally:
+            button.disabled = live.squeeze.stopped is not None
+
+    button.on_click(go_on)
+    return ipywidgets.VBox([button, shown])
+
+
 def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":
     """Which matrices to cut, to which bond, what to judge by, and a button that measures the setting on some 300 sentences.
 
@@ -186,6 +224,11 @@ def _following(controls: "Sequence[Widget]", explorer) -> "tuple[HTML, Callable]
     import ipywidgets
 
     shown = ipywidgets.HTML()
+    return shown, _show(controls, explorer, shown)
+
+
+def _show(controls: "Sequence[Widget]", explorer, shown: "HTML") -> Callable:
+    """Let what is shown follow some controls, and return what brings it up to date."""
 
     def update(_=None) -> None:
         values = [control.value for control in controls]
@@ -195,4 +238,4 @@ def _following(controls: "Sequence[Widget]", explorer) -> "tuple[HTML, Callable]
     for control in controls:
         control.observe(update, names="value")
     update()
-    return shown, update
+    return update

@@ -180,6 +180,15 @@ class Squeeze:
     def bonds(self) -> dict[str, Bonds]:
         return {name: layer.mpo.bonds for name, layer in self.layers.items()}
 
+    @property
+    def matrices(self) -> dict[str, dict]:
+        """Of each matrix "in_legs", "out_legs" and the "bonds" that it has now."""
+        mpos = {name: layer.mpo for name, layer in self.layers.items()}
+        return {
+            name: {"in_legs": [*mpo.shape.in_legs], "out_legs": [*mpo.shape.out_legs], "bonds": [*mpo.bonds]}
+            for name, mpo in mpos.items()
+        }
+
     def __iter__(self) -> Iterator[Step]:
         return (step for step in self.events() if step is not None)
 

@@ -73,6 +73,7 @@ def run(
     """
     squeeze = Squeeze(prepared, plan, look=look)
     start = checkpoint.digest(squeeze.tensors())
+    matrices = squeeze.matrices
     setting = json.loads(json.dumps({"config": prepared.config.as_dict(), "plan": plan.as_dict(), "start": start}))
     state = out / STATE
     with locked(out):
@@ -110,6 +111,7 @@ def run(
             "train_sentences": len(prepared.task.train(prepared.config.train_size)),
             "stored_bytes": sum(tensor.nbytes for tensor in squeeze.tensors().values()),
             "bytes": sum(p.numel() * p.element_size() for p in prepared.model.parameters()),
+            "matrices": matrices,
             "stopped": squeeze.stopped,
             "kept": squeeze.kept,
             "steps": [step.as_dict() for step in squeeze.steps],

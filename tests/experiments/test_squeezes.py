@@ -8,7 +8,7 @@ from mpo_tutorial.experiments import compare, records, squeezes, study
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.plans import Plan
-from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, QUARTER, RATIOS, SQUEEZE, UNCUT, WAYS
+from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, MILDER, QUARTER, RATIOS, SQUEEZE, UNCUT, WAYS
 from mpo_tutorial.experiments.tuned import config_of_run
 
 
@@ -68,13 +68,13 @@ def test_what_was_fixed_beforehand():
     assert greedy.seeds == fitted.seeds == 10
     assert (greedy.plan.schedule, greedy.plan.error, greedy.plan.fitted) == ("greedy", "outputs", True)
     assert (fitted.plan.schedule, fitted.plan.allot, fitted.plan.fitted) == ("once", "alike", True)
-    assert len(SQUEEZE.variants) == 2 * len(WAYS) + 1
+    assert len(SQUEEZE.variants) == 2 * len(WAYS) + len(MILDER) + 1
     for name, variant in SQUEEZE.variants.items():
         assert variant.plan.steps == 200
         assert variant.plan.gauge == variant.options.get("gauge", "centred")
         if name != UNCUT:
-            assert variant.plan.ratio == RATIOS[name.rpartition(", ")[2]]
-        if name.endswith(QUARTER):
+            assert variant.plan.ratio == {**RATIOS, **MILDER}[name.rpartition(", ")[2]]
+        if not name.endswith(HALF) and name != UNCUT:
             assert SQUEEZE.variants[variant.rate_of].plan == replace(variant.plan, ratio=RATIOS[HALF])
     assert len(SQUEEZE.tuning_seeds) == 3
     assert not set(SQUEEZE.tuning_seeds) & set(range(SQUEEZE.most_seeds))

@@ -22,7 +22,7 @@ import numpy as np
 
 from mpo_tutorial.experiments.records import replacing
 
-CHAPTERS = ("00", "01", "02", "03", "04", "06", "07")
+CHAPTERS = ("00", "01", "02", "03", "04", "06", "07", "08")
 PROGRESS_FILE = ".exercises-done.json"
 RELATIVE_TOLERANCE, ROUNDED = 1e-3, 0.03
 
