@@ -18,49 +18,56 @@ from mpo_tutorial.course import squeeze_tables, tables
 from mpo_tutorial.experiments import forms, processes, records
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.glue import preset_of
-from mpo_tutorial.experiments.plans import (
-    ALLOTMENTS,
-    CORES,
-    DELTAS,
-    ERRORS,
-    MEMORIES,
-    PLACES,
-    SCHEDULES,
-    TABLE_3,
-    Plan,
-    plan_of,
-    require_fit,
-)
+from mpo_tutorial.experiments.plans import Plan, plan_of, require_fit
 from mpo_tutorial.models.methods import METHODS
 from mpo_tutorial.options import (
     REAL,
     WHOLE,
+    Allot,
     BatchSize,
+    Between,
     Blocks,
     Bond,
     Checkpointing,
     Clip,
     Cores,
+    CubicCuts,
+    CutError,
+    CutGauge,
+    CutStep,
+    Delta,
+    DeltaOn,
     Device,
     Epochs,
+    Fitted,
     Gauge,
     LearningRate,
     Legs,
     Matrices,
     MaxLength,
+    Memory,
     MicroBatchSize,
     Model,
     Out,
     Patience,
+    PerParameter,
     Pooling,
     Precision,
+    Rate,
+    Ratio,
+    Refresh,
     Rest,
     RestRate,
     Resume,
+    Schedule,
     Scheduler,
     Seed,
+    Steps,
+    Sweeps,
     Task,
+    TrainCores,
     TrainSize,
+    Variant,
     Warmup,
     WeightDecay,
     Workers,
@@ -279,10 +286,10 @@ def light(
     scheduler: Scheduler = None,
 ):
     """Is light fine-tuning as good as full? What decides it, and what stands beside it (two days on two cores)."""
-    _require_writable(out)
     from mpo_tutorial.experiments import light, study
 
     made = light.study(RunConfig(model=model, micro_batch_size=micro_batch_size, device=device), variant)
+    _require_writable(out)
     options = {"resume": resume, "workers": workers, "scheduler": scheduler}
     points = study.run(made, out, **options, show=partial(console.print, soft_wrap=True))
     _print_comparison(points, light.LIGHT, out)
@@ -338,53 +345,28 @@ def cuts(
 
 @app.command()
 def squeeze(
-    variant: Annotated[
-        str | None,
-        typer.Option(
-            help=f"A row of the paper's Table 3: {', '.join(TABLE_3)} (default: none, but what is best here)."
-        ),
-    ] = None,
+    variant: Variant = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder of a finished light run to start from, instead of a new one.")
     ] = None,
-    ratio: Annotated[
-        float | None,
-        typer.Option(parser=REAL, metavar="NUMBER", help="Share of the matrices' numbers that is kept (0.5)."),
-    ] = None,
-    schedule: Annotated[str | None, typer.Option(help=f"One of {', '.join(SCHEDULES)}.")] = None,
-    step: Annotated[
-        int | None,
-        typer.Option(parser=WHOLE, metavar="INTEGER", help="By how much central bonds sink at a greedy cut."),
-    ] = None,
-    cuts: Annotated[int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Of the cubic schedule.")] = None,
-    error: Annotated[str | None, typer.Option(help=f"That cuts are chosen by: {', '.join(ERRORS)}.")] = None,
-    per_parameter: Annotated[
-        bool | None, typer.Option(help="Set it against the numbers that a cut saves, or not.")
-    ] = None,
-    allot: Annotated[str | None, typer.Option(help=f"How one cut is shared out: {', '.join(ALLOTMENTS)}.")] = None,
-    fitted: Annotated[bool | None, typer.Option("--fitted/--plain", help="Fit cuts to the inputs, or not.")] = None,
-    sweeps: Annotated[
-        int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Two-site sweeps after a cut.")
-    ] = None,
-    delta: Annotated[
-        float | None,
-        typer.Option(parser=REAL, metavar="NUMBER", help="The most that may be lost; then squeezing stops."),
-    ] = None,
-    delta_on: Annotated[str | None, typer.Option(help=f"Of what: {', '.join(DELTAS)}.")] = None,
-    between: Annotated[
-        int | None,
-        typer.Option(parser=WHOLE, metavar="INTEGER", help="Steps of the optimiser after each cut but the last."),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Steps of the optimiser in all.")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(parser=REAL, metavar="NUMBER", help="AdamW's while squeezing.")] = None,
-    memory: Annotated[str | None, typer.Option(help=f"AdamW's, through a cut: {', '.join(MEMORIES)}.")] = None,
-    train_cores: Annotated[str | None, typer.Option(help=f"Which are tuned: {', '.join(CORES)}.")] = None,
-    cut_gauge: Annotated[str | None, typer.Option(help=f"Where a cut leaves the norm: {', '.join(PLACES)}.")] = None,
-    refresh: Annotated[
-        int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help="Cuts after which all estimates are made anew.")
-    ] = None,
+    ratio: Ratio = None,
+    schedule: Schedule = None,
+    step: CutStep = None,
+    cuts: CubicCuts = None,
+    error: CutError = None,
+    per_parameter: PerParameter = None,
+    allot: Allot = None,
+    fitted: Fitted = None,
+    sweeps: Sweeps = None,
+    delta: Delta = None,
+    delta_on: DeltaOn = None,
+    between: Between = None,
+    steps: Steps = None,
+    rate: Rate = None,
+    memory: Memory = None,
+    train_cores: TrainCores = None,
+    cut_gauge: CutGauge = None,
+    refresh: Refresh = None,
     model: Model = RunConfig.model,
     task: Task = RunConfig.task,
     matrices: Matrices = RunConfig.matrices,
@@ -404,6 +386,8 @@ def squeeze(
     names = {field.name for field in fields(Plan)} - {"cores", "gauge", "tuned"}
     given = {name: options[name] for name in names} | {"cores": train_cores, "gauge": cut_gauge}
     plan = plan_of(variant, **{name: value for name, value in given.items() if value is not None})
+    if run is None:
+        require_fit(plan, RunConfig(cores=cores, gauge=gauge))
     config = None if run else _config(options)
     _require_writable(out)
     from mpo_tutorial.experiments import finetune, squeezing
@@ -414,7 +398,6 @@ def squeeze(
     if run is not None:
         prepared = Tuned.of_run(run).prepared
     else:
-        require_fit(plan, config)
         prepared = finetune.prepare(config)
         if plan.tuned:
             console.print("Light fine-tuning first, from which squeezing starts.")
@@ -446,11 +429,11 @@ def squeeze_study(
     scheduler: Scheduler = None,
 ):
     """Is squeezing better than one good cut and as many steps? What decides it, and what stands beside it (a day on two cores)."""
-    _require_writable(out)
     from mpo_tutorial.experiments import squeezes, study
 
     config = RunConfig(model=model, micro_batch_size=micro_batch_size, device=device)
     made = squeezes.study(config, out.resolve() / "starts", variant)
+    _require_writable(out)
     options = {"resume": resume, "workers": workers, "scheduler": scheduler}
     points = study.run(made, out, **options, show=partial(console.print, soft_wrap=True))
     _print_comparison(points, squeezes.SQUEEZE, out, squeeze_tables.RACE_HEAD, squeeze_tables.cells_of_race)

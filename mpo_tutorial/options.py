@@ -5,6 +5,17 @@ from typing import Annotated
 
 import typer
 
+from mpo_tutorial.experiments.plans import (
+    ALLOTMENTS,
+    CORES,
+    DELTAS,
+    ERRORS,
+    MEMORIES,
+    PLACES,
+    SCHEDULES,
+    TABLE_3,
+    Plan,
+)
 from mpo_tutorial.models.ways import BLOCKS, GAUGES
 
 
@@ -114,3 +125,58 @@ Scheduler = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
+
+# Of a plan, where None leaves what the row of Table 3 or the default plan has.
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        help=f"A row of the paper's Table 3: {', '.join(TABLE_3)} (default: greedy cuts by the outputs, each fitted)."
+    ),
+]
+Ratio = Annotated[
+    float | None,
+    typer.Option(parser=REAL, metavar="NUMBER", help=f"Share of the matrices' numbers that is kept ({Plan.ratio:g})."),
+]
+Schedule = Annotated[str | None, typer.Option(help=f"One of {', '.join(SCHEDULES)}.")]
+CutStep = Annotated[
+    int | None,
+    typer.Option(
+        parser=WHOLE, metavar="INTEGER", help=f"By how much central bonds sink at a greedy cut ({Plan.step})."
+    ),
+]
+CubicCuts = Annotated[
+    int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help=f"Cuts of the cubic schedule ({Plan.cuts}).")
+]
+CutError = Annotated[str | None, typer.Option(help=f"That cuts are chosen by: {', '.join(ERRORS)}.")]
+PerParameter = Annotated[bool | None, typer.Option(help="Set it against the numbers that a cut saves, or not.")]
+Allot = Annotated[str | None, typer.Option(help=f"How one cut is shared out: {', '.join(ALLOTMENTS)}.")]
+Fitted = Annotated[bool | None, typer.Option("--fitted/--plain", help="Fit cuts to the inputs, or not.")]
+Sweeps = Annotated[
+    int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help=f"Two-site sweeps after a cut ({Plan.sweeps}).")
+]
+Delta = Annotated[
+    float | None,
+    typer.Option(parser=REAL, metavar="NUMBER", help="The most that may be lost; then squeezing stops (default: all)."),
+]
+DeltaOn = Annotated[str | None, typer.Option(help=f"Of what: {', '.join(DELTAS)}.")]
+Between = Annotated[
+    int | None,
+    typer.Option(
+        parser=WHOLE, metavar="INTEGER", help=f"Steps of the optimiser after each cut but the last ({Plan.between})."
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option(parser=WHOLE, metavar="INTEGER", help=f"Steps of the optimiser in all ({Plan.steps}).")
+]
+Rate = Annotated[
+    float | None, typer.Option(parser=REAL, metavar="NUMBER", help="AdamW's while squeezing (default: the run's).")
+]
+Memory = Annotated[str | None, typer.Option(help=f"AdamW's, through a cut: {', '.join(MEMORIES)}.")]
+TrainCores = Annotated[str | None, typer.Option(help=f"Which are tuned: {', '.join(CORES)}.")]
+CutGauge = Annotated[str | None, typer.Option(help=f"Where a cut leaves the norm: {', '.join(PLACES)}.")]
+Refresh = Annotated[
+    int | None,
+    typer.Option(
+        parser=WHOLE, metavar="INTEGER", help=f"Cuts after which all estimates are made anew ({Plan.refresh})."
+    ),
+]

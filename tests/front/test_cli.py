@@ -56,6 +56,18 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["compress", "minilm", "--bond", "4", "--ratio", "0.5"], "--report only with --bond; got max_bond, ratio"),
         (["compress", "minilm", "--fit", "rotten_tomatoes"], "--report only with --bond; got none"),
         (["compress", "albert-base-v2", "--report", "--ratio", "0.5"], "--report only with --bond; got ratio"),
+        (["squeeze", "--variant", "mpo"], "variants are mpop, mpop_full, mpop_full_lfa, mpop_dir, got 'mpo'"),
+        (
+            ["squeeze", "--allot", "two factors"],
+            "they are cut once and trained whole, got the schedule greedy and auxiliary",
+        ),
+        (["squeeze", "--ratio", "nan"], "a ratio is a finite number above 0, got nan"),
+        (
+            ["squeeze", "--cores", "2"],
+            "squeezing is for light fine-tuning with three or more cores, got light, 2 cores",
+        ),
+        (["light", "--variant", "lighter"], "got 'lighter'"),
+        (["squeeze-study", "--variant", "two cuts"], "one fitted cut, 35 %; uncut; got 'two cuts'"),
         (["fintune"], "No such command 'fintune'"),
     ],
 )
@@ -336,6 +348,40 @@ def test_cuts_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_ta
     assert "seeds is an integer of at least 1, got 0" in refusal(
         mpo_tutorial_command("cuts", "--seeds", 0, cwd=tmp_path)
     )
+
+
+def test_squeeze_tells_each_step_and_ends_with_a_model_and_a_record(
+    mpo_tutorial_command, tmp_path, tiny_model, tiny_task
+):
+    data = ["--model", tiny_model, "--task", tiny_task, "--train-size", 96, "--epochs", 1, "--device", "cpu"]
+    short = ["--ratio", 0.8, "--step", 6, "--between", 1, "--steps", 5]
+    first = mpo_tutorial_command("squeeze", *data, *short, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    out = tmp_path / "runs/squeeze"
+    record = json.loads((out / "record.json").read_text())
+    lines = [line for line in first.stdout.splitlines() if line.startswith("step ")]
+    assert len(lines) == len(record["steps"]) > 2
+    (cut,) = record["steps"][1]["cuts"]
+    assert f"matrix {cut['matrix']}, bonds {'.'.join(map(str, cut['before']))} > " in lines[1]
+    assert "It ended because the plan is done." in first.stdout
+    assert record["parameters"]["cores"] <= 0.8 * record["parameters"]["dense"]
+    read = mpo_tutorial_command("squeeze", *data, *short, "--resume", cwd=tmp_path)
+    assert read.returncode == 0, read.stderr
+    assert json.loads((out / "record.json").read_text()) == record
+    from_run = ["squeeze", "--run", out / "light", "--out", "again", *short]
+    again = mpo_tutorial_command(*from_run, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    found = json.loads((tmp_path / "again/record.json").read_text())
+    assert [step["cuts"] for step in found["steps"]] == [step["cuts"] for step in record["steps"]]
+    other = mpo_tutorial_command(*from_run, "--memory", "fresh", "--resume", cwd=tmp_path)
+    assert "memory" in refusal(other)
+    far = mpo_tutorial_command("squeeze", "--run", out / "light", "--ratio", 0.01, "--out", "far", cwd=tmp_path)
+    assert "the ratio cannot be below 0." in refusal(far)
+    pretrained = mpo_tutorial_command("squeeze", "--run", out / "light", "--variant", "mpop_dir", cwd=tmp_path)
+    assert "mpop_dir starts from the pretrained weights, so leave out --run" in refusal(pretrained)
+    strict = mpo_tutorial_command(*from_run[:3], *short, "--delta", 0, "--rate", 0.5, "--out", "strict", cwd=tmp_path)
+    assert strict.returncode == 0, strict.stderr
+    assert "more than delta was lost (delta 0 of the loss)" in " ".join(strict.stdout.split())
 
 
 def test_movement_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
