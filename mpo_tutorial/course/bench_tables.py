@@ -97,6 +97,8 @@ def targets(record: dict) -> Iterator[Target]:
                 f"evaluation in cached, {tokens:,} tokens, over nn.Linear", value / rows["nn.Linear", tokens], 1.05
             )
     yield Target("slider, seconds for an answer", record["slider"]["answer_seconds"], 0.1)
+    estimate, measured = (row["seconds"] for row in record["estimate"])
+    yield Target("estimate of a cut's error, over making the cut and measuring", estimate / measured, 0.01)
     for where, rows, _missing in _works(record["step"]):
         full, light = rows[FULL], rows[LIGHT]
         seconds, limit = (light[name] / full["seconds"] for name in ("seconds", "limit"))

@@ -17,7 +17,7 @@ from mpo_tutorial.experiments.races import peak, race
 from mpo_tutorial.experiments.steps import FULL, LIGHT, WORK, Work, step_of
 from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.maths.contraction import multiplications
-from mpo_tutorial.maths.entropy import Spectra
+from mpo_tutorial.maths.entropy import Spectra, cheapest_truncation
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
@@ -28,6 +28,7 @@ PEERS = ("tensorly", "tensorly-torch", "quimb", "torchTT")
 NOT_INSTALLED = "not installed"
 LIMIT = "counted limit"
 EVALUATED = ("nn.Linear", "MPOLinear in cached")
+ESTIMATED = ("estimate", "truncate and measure")
 LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-torch, factorized")
 
 
@@ -60,7 +61,7 @@ def study(
         settings += [{"part": "layer", "bond": bond, "tokens": n} for bond in sizes.bonds for n in sizes.tokens]
         settings += [{"part": "evaluation", "tokens": n} for n in sizes.tokens]
         settings += [{"part": "model", "bond": bond, "tokens": n} for bond in sizes.bonds for n in sizes.model_tokens]
-        return [{**setting, **common} for setting in [*settings, {"part": "slider"}]]
+        return [{**setting, **common} for setting in [*settings, {"part": "slider"}, {"part": "estimate"}]]
 
     def steps(_points: list[Point]) -> list[Setting]:
         return [{"part": "step", "work": asdict(each), **common} for each in work]
@@ -117,8 +118,8 @@ def summarise(points: Sequence[Point]) -> dict:
     Returns
     -------
     dict
-        "decomposition", "layer", "evaluation", "model", "step": lists of rows; "slider": a dict; "device", "repeat"; "made":
-        of each part date and hardware; "peers", "command" and "versions" of the first point.
+        "decomposition", "layer", "evaluation", "model", "step", "estimate": lists of rows; "slider": a dict; "device",
+        "repeat"; "made": of each part date and hardware; "peers", "command" and "versions" of the first point.
     """
     first = points[0]
     sizes = sizes_of(first["setting"])
@@ -126,7 +127,7 @@ def summarise(points: Sequence[Point]) -> dict:
     model_shapes = [
         (count, balanced_shape(*size)) for kind, (count, *size) in sizes.matrices().items() if kind != "embedding"
     ]
-    found: dict = {"decomposition": [], "layer": [], "evaluation": [], "model": [], "step": []}
+    found: dict = {"decomposition": [], "layer": [], "evaluation": [], "model": [], "step": [], "estimate": []}
     speed = None  # seconds a multiplication, of the first layer
     for point in points:
         setting, rows = point["setting"], point["result"]["rows"]
@@ -262,6 +263,17 @@ def _slider(sizes: Sizes, _setting: Setting) -> list[dict]:
     return [{"schmidt_values_seconds": once, "answer_seconds": answer}]
 
 
+def _estimate(sizes: Sizes, setting: Setting) -> list[dict]:
+    """The error of a cut of the central bonds: from Schmidt values that are there, and by making it."""
+    shape = balanced_shape(sizes.hidden, sizes.feed_forward)
+    matrix = bert_like(sizes.hidden, sizes.feed_forward)
+    mpo, spectra = MPO.from_matrix(matrix, shape), Spectra.of(matrix, shape)
+    _, bonds = cheapest_truncation({"": spectra}, {"": shape.full_bonds}, max(shape.full_bonds) // 3)
+    steps = (lambda: spectra.bound(bonds), lambda: relative_error(mpo.truncate(bonds).to_matrix(), matrix))
+    seconds = race(dict(zip(ESTIMATED, steps, strict=True)), "cpu", setting["repeat"])
+    return [{"contender": name, "seconds": value} for name, value in seconds.items()]
+
+
 def _step(sizes: Sizes, setting: Setting) -> list[dict]:
     """A whole step of the optimiser of each contender."""
     work, device = Work(**_tuples(setting["work"])), setting["device"]
@@ -280,6 +292,7 @@ MEASURES = {
     "evaluation": _evaluation,
     "model": _model,
     "slider": _slider,
+    "estimate": _estimate,
     "step": _step,
 }
 ROWS = {
@@ -288,6 +301,7 @@ ROWS = {
     "evaluation": _rows("contender", EVALUATED),
     "model": _rows("contender", LAYERS[:2]),
     "slider": forms.Leaf("a row with answer_seconds", _is_slider),
+    "estimate": _rows("contender", ESTIMATED),
     "step": _rows(
         "contender",
         (FULL, LIGHT),

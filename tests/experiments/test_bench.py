@@ -64,14 +64,25 @@ def test_the_limit_is_the_dense_time_and_the_counted_multiplications(record):
     assert seconds["counted limit"] == pytest.approx(seconds["nn.Linear"] * (1 + counted))
 
 
+def test_an_estimate_is_set_against_making_the_cut(record):
+    estimate, made = record["estimate"]
+    assert (estimate["contender"], made["contender"]) == bench.ESTIMATED
+    assert 0 < estimate["seconds"] < made["seconds"]
+    (target,) = (
+        target for target in bench_tables.targets(record) if target.what.startswith("estimate of a cut's error")
+    )
+    assert target.measured == estimate["seconds"] / made["seconds"]
+    assert target.most == 0.01
+
+
 def test_the_tables_hold_the_record(record):
     page = bench_tables.markdown(record)
     for name in (*LAYERS, "counted limit", "mpo_tutorial", "quimb", "Asked for"):
         assert name in page
     assert [table.title for table in bench_tables.tables(record)][-1] == "Asked for"
-    assert "Decomposition, layer, evaluation, model, slider, step: on " in page
+    assert "Decomposition, layer, evaluation, model, slider, estimate, step: on " in page
     apart = {**record["made"], "step": {**record["made"]["step"], "date": "2030-01-02"}}
-    assert "slider: on " in (page := bench_tables.markdown({**record, "made": apart}))
+    assert "slider, estimate: on " in (page := bench_tables.markdown({**record, "made": apart}))
     assert "; step: on 2030-01-02, " in page
     for table in bench_tables.tables(record):
         assert all(len(row) == len(table.head) for row in table.rows)

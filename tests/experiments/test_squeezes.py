@@ -75,7 +75,12 @@ def test_what_was_fixed_beforehand():
         if name != UNCUT:
             assert variant.plan.ratio == {**RATIOS, **MILDER}[name.rpartition(", ")[2]]
         if not name.endswith(HALF) and name != UNCUT:
-            assert SQUEEZE.variants[variant.rate_of].plan == replace(variant.plan, ratio=RATIOS[HALF])
+            of_half = SQUEEZE.variants[variant.rate_of].plan
+            assert of_half == replace(variant.plan, ratio=RATIOS[HALF], between=of_half.between)
+            if variant.plan.schedule == "greedy":
+                assert of_half.between == 2 * variant.plan.between
+            else:
+                assert of_half.between == variant.plan.between
     assert len(SQUEEZE.tuning_seeds) == 3
     assert not set(SQUEEZE.tuning_seeds) & set(range(SQUEEZE.most_seeds))
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import AdaLoraConfig, get_peft_model
 from strategies import least_discarded, matrices, shapes
 
 from mpo_tutorial.maths import budget as module
-from mpo_tutorial.maths.budget import allocate
+from mpo_tutorial.maths.budget import allocate, cubic_schedule
 from mpo_tutorial.maths.entropy import Spectra
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
@@ -201,3 +202,19 @@ def test_one_matrix_with_room_keeps_all_that_counts(data, shape):
     spectra = {"only": Spectra.of(data.draw(matrices(shape)), shape)}
     found = allocate(spectra, n_params=shape.n_params(shape.full_bonds))
     assert found.squared_error == pytest.approx(0, abs=1e-12)
+
+
+def test_the_cubic_schedule_is_adaloras():
+    """The budget of PEFT's own allocator after each step, which it rounds down to whole ranks."""
+    model = torch.nn.Sequential(torch.nn.Linear(40, 50), torch.nn.Linear(50, 60))
+    config = AdaLoraConfig(init_r=37, target_r=5, tinit=0, tfinal=0, total_step=9, deltaT=1, target_modules=["0", "1"])
+    allocator = get_peft_model(model, config).base_model.rankallocator
+    found = cubic_schedule(2 * 37, 2 * 5, 9)
+    assert [int(left) for left in found] == [allocator.budget_schedule(step)[0] for step in range(1, 10)]
+    assert found[-1] == 10
+
+
+@pytest.mark.parametrize(("start", "end", "steps"), [(5, 6, 3), (6, 5, 0)])
+def test_a_schedule_that_leads_up_or_nowhere_is_refused(start, end, steps):
+    with pytest.raises(ValueError, match=f"a schedule leads down in one step or more, got {start} to {end} in {steps}"):
+        cubic_schedule(start, end, steps)
