@@ -162,7 +162,9 @@ DeltaOn = Annotated[str | None, typer.Option(help=f"Of what: {', '.join(DELTAS)}
 Between = Annotated[
     int | None,
     typer.Option(
-        parser=WHOLE, metavar="INTEGER", help=f"Steps of the optimiser after each cut but the last ({Plan.between})."
+        parser=WHOLE,
+        metavar="INTEGER",
+        help="Steps of the optimiser after each cut but the last (default: half of all, shared out by what cuts save).",
     ),
 ]
 Steps = Annotated[

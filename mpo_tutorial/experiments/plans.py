@@ -48,8 +48,9 @@ class Plan:
         The most that the model may lose of what it had before the first cut, or squeezing stops. None: as much as it will.
     delta_on : {"loss", "accuracy"}
         On the validation sentences.
-    between : int
-        Steps of the optimiser after each cut but the last.
+    between : int, optional
+        Steps of the optimiser after each cut but the last. None: half of all the steps, shared out by the numbers that each cut
+        has saved; the other half follows the last.
     steps : int
         Of the optimiser in all; those that are left follow the last cut.
     rate : float, optional
@@ -84,7 +85,7 @@ class Plan:
     sweeps: int = 0
     delta: float | None = None
     delta_on: str = "loss"
-    between: int = 8
+    between: int | None = None
     steps: int = 200
     rate: float | None = None
     memory: str = "carried"
@@ -107,6 +108,8 @@ class Plan:
                 raise ValueError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}")
         for name, lowest in (("step", 1), ("cuts", 1), ("sweeps", 0), ("between", 0), ("steps", 0), ("refresh", 1)):
             value = getattr(self, name)
+            if name == "between" and value is None:
+                continue
             if not is_integer(value) or value < lowest:
                 raise ValueError(f"{name} is an integer of at least {lowest}, got {value!r}")
         if not (isinstance(self.ratio, Real) and 0 < self.ratio < math.inf):
@@ -120,7 +123,7 @@ class Plan:
                 "two factors have no central core and no chain to squeeze: they are cut once and trained whole, got the schedule "
                 f"{self.schedule} and {self.cores} cores"
             )
-        if self.schedule == "cubic" and self.cuts * self.between > self.steps:
+        if self.schedule == "cubic" and self.between is not None and self.cuts * self.between > self.steps:
             raise ValueError(
                 f"{self.cuts} cuts with {self.between} steps after each need {self.cuts * self.between}, got {self.steps} in all"
             )

@@ -200,14 +200,24 @@ class Squeeze:
             if self._cuts is None:
                 self._cuts = self._cut()
                 self._last = self._is_last()
-                left = self.plan.steps - self.tuning.done
-                self._until = self.tuning.done + (left if self._last else min(left, self.plan.between))
+                self._until = self._tuned_until()
                 self._loss_before = self._look()[0]
             while self.stopped is None and self.tuning.done < self._until:
                 if not math.isfinite(self.tuning.step()):
                     self._go_back(NOT_FINITE)
                 yield None
             yield self._finished(self._cuts)
+
+    def _tuned_until(self) -> int:
+        """How many steps of the optimiser there have been when the next cut is made."""
+        plan = self.plan
+        if self._last:
+            return plan.steps
+        if plan.between is not None:
+            return min(plan.steps, self.tuning.done + plan.between)
+        start = self.steps[0].parameters
+        saved = min(1.0, (start - self.parameters) / (start - self.budget))
+        return max(self.tuning.done, int(plan.steps / 2 * saved))
 
     def _is_last(self) -> bool:
         """Whether nothing is left to be cut, the cuts under way being made."""

@@ -296,3 +296,16 @@ def test_the_rows_of_table_3():
     assert plan_of("mpop", ratio=0.25).ratio == 0.25
     with pytest.raises(ValueError, match=r"^variants are mpop, mpop_full, mpop_full_lfa, mpop_dir, got 'mpo'$"):
         plan_of("mpo")
+
+
+@pytest.mark.parametrize("schedule", ["greedy", "cubic", "once"])
+def test_left_to_itself_tuning_keeps_pace_with_what_is_saved_and_half_of_it_follows_the_last_cut(prepared, schedule):
+    plan = Plan(**{**SHORT, "steps": 41, "between": None, "schedule": schedule, "cuts": 3, "fitted": False})
+    squeeze = Squeeze(prepared, plan, look=False)
+    start, *steps, last = squeeze
+    saved = start.parameters - squeeze.budget
+    for step in steps:
+        assert step.done == min(20, math.floor(41 / 2 * (start.parameters - step.parameters) / saved))
+    assert (len(steps) > 1) == (schedule != "once")
+    assert last.done == 41
+    assert squeeze.stopped == MET
