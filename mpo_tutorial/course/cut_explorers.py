@@ -108,10 +108,14 @@ class DepthExplorer:
     ----------
     record : dict
         As `cut_results.summarise` returns it.
+    ways : sequence of str, optional
+        Of cutting, that are shown; None: all.
     """
 
-    def __init__(self, record: dict):
-        self.record = record
+    def __init__(self, record: dict, ways: Sequence[str] | None = None):
+        shown = {*(WAYS if ways is None else ways), "uncut"}
+        of_them = {part: [row for row in record[part] if row["way"] in shown] for part in ("ratios", "summary")}
+        self.record = record = {**record, **of_them}
         self._states: dict[tuple, dict[str, list]] = {}
         for point in record["ratios"]:
             ways = self._states.setdefault((point["part"], point["ratio"]), {})

@@ -171,7 +171,8 @@ def ways_compared(ax: Axes, record: dict, part: str, ratio: float | None = None,
 def losses(ax: Axes, record: dict, parts: Sequence[str], measure: str = "accuracy") -> Axes:
     """What is lost when single parts are cut, by way of cutting, with intervals; by a measure of `cut_results.MEASURES`."""
     rows = {(row["part"], row["way"]): row for row in record["summary"] if row["ratio"] == record["layer_ratio"]}
-    for k, way in enumerate(("plain", "fitted")):
+    ways = [way for way in ("plain", "fitted") if all((part, way) in rows for part in parts)]
+    for k, way in enumerate(ways):
         colour, marker, name = WAYS[way]
         found = [rows[part, way]["minus_uncut"][measure] for part in parts]
         y, ends = np.array([loss["mean"] for loss in found]), np.array([ends_of(loss) for loss in found]).T

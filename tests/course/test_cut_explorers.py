@@ -52,6 +52,21 @@ def test_the_tradeoff_says_what_it_is_asked_to_judge_by(tiny_cuts, tiny_tuned):
     ) == explorer.in_words("all", 2, "auc")
 
 
+def test_the_depth_shows_no_other_ways_than_it_is_asked_to(tiny_cuts):
+    record = summarise(tiny_cuts)
+    plain, every = DepthExplorer(record, ["plain"]), DepthExplorer(record)
+    assert plain.states("attention", 0.2) == {"plain": every.states("attention", 0.2)["plain"]}
+    assert {row["way"] for row in plain.record["summary"]} == {"uncut", "plain"}
+    assert (plain.parts, plain.layers, plain.kinds, plain.ratios) == (
+        every.parts,
+        every.layers,
+        every.kinds,
+        every.ratios,
+    )
+    assert "fitted" in every.in_words("attention", 0.2)
+    assert "fitted" not in plain.in_words("attention", 0.2)
+
+
 def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_cuts):
     record = summarise(tiny_cuts)
     explorer = DepthExplorer(record)
