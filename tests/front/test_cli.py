@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mpo_tutorial import cli
 from mpo_tutorial.experiments.glue import GLUE
 from mpo_tutorial.experiments.records import read_points, write_record
 
@@ -71,12 +72,25 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["fintune"], "No such command 'fintune'"),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_nothing(mpo_tutorial_command, tmp_path, arguments, message):
+def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, arguments, message):
+    """In this process, which has imported already what takes a command its seconds."""
     (tmp_path / "file").touch()
-    done = mpo_tutorial_command(*arguments, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mpo-tutorial", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capfd.readouterr()
+    done = subprocess.CompletedProcess(arguments, ended.value.code, printed.out, printed.err)
     assert message in refusal(done)
     assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("arguments", [["demo", "--bond", "0"], ["squeeze-study", "--variant", "two"], ["fintune"]])
+def test_bad_input_gets_one_line_of_the_installed_command(mpo_tutorial_command, tmp_path, arguments):
+    done = mpo_tutorial_command(*arguments, cwd=tmp_path)
+    assert refusal(done) == done.stderr.strip()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_hub_name_without_a_network_names_the_extra(mpo_tutorial_command, tmp_path, monkeypatch):
