@@ -76,11 +76,15 @@ class SqueezeExplorer:
             return f"{len(step['cuts'])} matrices are cut"
         (cut,) = step["cuts"]
         before, after = (", ".join(map(str, cut[name])) for name in ("before", "after"))
-        return f"{self._told(cut['matrix'])} from {before} to {after}, error {self._estimated(cut)}"
+        return f"{self._told(cut['matrix'])} from {before} to {after}, {self._estimated(cut)}"
 
     def _estimated(self, cut: Mapping) -> str:
-        unit = {"absolute": "", "relative": " of its norm", "outputs": " of the outputs' norm"}[self.error]
-        return f"{cut['estimate']:.3g} estimated, {cut['error']:.3g} in truth{unit}"
+        unit = {
+            "absolute": "",
+            "relative": ", as a share of its norm,",
+            "outputs": ", as a share of the outputs' norm,",
+        }
+        return f"error{unit[self.error]} {cut['estimate']:.3g} estimated, {cut['error']:.3g} in truth"
 
     @staticmethod
     def _told(name: str) -> str:

@@ -71,7 +71,7 @@ def way_down(ax: Axes, steps: Sequence[Mapping], dense: int, chosen: int) -> Axe
     ax.annotate("guessing", (max(shares), 50), (0, 3), textcoords="offset points", color=GREY)
     ax.invert_xaxis()
     ax.set_ylim(46, 96)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 0.08), ncols=2)
+    ax.legend(loc="upper right", ncols=2)
     ax.set_title("The way down")
     ax.set_xlabel("numbers left (% of dense)")
     ax.set_ylabel("on validation sentences (%)")
@@ -88,11 +88,9 @@ def estimates(ax: Axes, found: Mapping[str, tuple[Sequence[float], Sequence[floa
     """
     for (told, (estimated, true)), colour, marker in zip(found.items(), COLOURS, MARKERS, strict=False):
         ax.plot(estimated, true, marker, color=colour, ms=7, alpha=0.7, label=told)
-    both = [value for pair in found.values() for part in pair for value in part if value > 0]
+    both = [value for pair in found.values() for part in pair for value in part]
     ends = (min(both), max(both))
     ax.plot(ends, ends, color=GREY, ls="--", lw=2, label="equal")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
     ax.legend(loc="upper left")
     ax.set_title("Estimate and truth")
     ax.set_xlabel("estimated error")
@@ -122,7 +120,7 @@ def race(ax: Axes, summary: Mapping, names: Mapping[str, str], level: str | None
         ax.axvline(uncut, color=GREEN, ls="--", lw=2, label=f"{level} {uncut:.1f}")
         ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16))
     ax.set_yticks(range(len(names)), names.values())
-    ax.invert_yaxis()
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlabel("test accuracy (%), 95 % over seeds")
     ax.set_ylabel("")
     return ax

@@ -137,22 +137,24 @@ def rate_explorer(explorer: RateExplorer) -> "Widget":
     return ipywidgets.VBox([name, rate, _following([name, rate], explorer)[0]])
 
 
-def squeeze_replay(explorers: Mapping[str, SqueezeExplorer]) -> "Widget":
+def squeeze_replay(explorers: Mapping[str, SqueezeExplorer], step: int = 2) -> "Widget":
     """A dropdown for the squeezing and a slider over its steps; what was cut and what is left follow, from the record."""
     import ipywidgets
 
     name = ipywidgets.Dropdown(options=[*explorers], description="squeezed")
-    step = ipywidgets.IntSlider(min=0, max=explorers[name.value].last, description="step", continuous_update=False)
-    shown, update = _following([step], explorers[name.value])
+    slider = ipywidgets.IntSlider(
+        value=step, min=0, max=explorers[name.value].last, description="step", continuous_update=False
+    )
+    shown, update = _following([slider], explorers[name.value])
 
     def choose(_) -> None:
         nonlocal update
-        step.unobserve(update, names="value")
-        step.max = explorers[name.value].last  # the value with it, if it lies beyond
-        update = _show([step], explorers[name.value], shown)
+        slider.unobserve(update, names="value")
+        slider.max = explorers[name.value].last  # the value with it, if it lies beyond
+        update = _show([slider], explorers[name.value], shown)
 
     name.observe(choose, names="value")
-    return ipywidgets.VBox([name, step, shown])
+    return ipywidgets.VBox([name, slider, shown])
 
 
 def live_squeeze(live: LiveSqueeze) -> "Widget":

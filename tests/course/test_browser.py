@@ -64,6 +64,12 @@ CHAPTERS = {
         least=r"centred at the rate 0.0001: [\d.]+ % right .* Its best rate is 0.0004",
         most=r"centred at the rate 0.0016: [\d.]+ % right .* Its best rate is 0.0004",
     ),
+    "08_dimension_squeezing": Slider(
+        label="step",
+        words=r"Step \d+: |Before the first cut: ",
+        least=r"Before the first cut: 110.2 % of the numbers are left. Loss",
+        most=r"Step 37: value of layer 0 from .*; 25.0 % of the numbers are left. Loss",
+    ),
 }
 
 

@@ -8,6 +8,7 @@ from chapters import NOTEBOOKS, markdown
 
 from mpo_tutorial.experiments import compare, movement_results, records
 from mpo_tutorial.experiments.light import LIGHT
+from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
 from mpo_tutorial.experiments.statistics import over_seeds
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import balanced_shape
@@ -292,3 +293,110 @@ def test_what_an_interval_from_three_seeds_would_say(light):
     found = 100 * compare.paired(light.summary["final"]["light"], light.summary["final"]["full"], "confirmation")
     half = 4.303 * found.std(ddof=1) / 3**0.5
     assert [round(found.mean() - half, 1), round(found.mean() + half, 1)] == [-2.4, 0.5]
+
+
+class Squeezed:
+    """What the study of squeezing says, in points."""
+
+    def __init__(self):
+        self.summary = compare.summarise(records.shipped_points(SQUEEZE.name), SQUEEZE)
+        self.primary = self.summary["primary"]
+
+    def best(self, way: str) -> float:
+        """While tuning, at the best rate."""
+        return max(100 * found["mean"] for found in self.summary["rates"][f"{way}, {HALF}"].values())
+
+    def trained(self, way: str) -> int:
+        return self.summary["trained"][f"{way}, {HALF}"]
+
+
+@pytest.fixture(scope="module")
+def squeezed() -> Squeezed:
+    return Squeezed()
+
+
+def about_a_point_below(squeezed: Squeezed) -> bool:
+    """On both sets."""
+    return all(-1.3 < 100 * found["mean"] < -0.7 and found["interval"][1] < 0 for found in squeezed.primary.values())
+
+
+OF_SQUEEZING = [
+    ("README", "comes out about a point below one cut that is fitted to the inputs", about_a_point_below),
+    ("08", "sits better, by about a point, and there is no zero in the interval", about_a_point_below),
+    ("08", "they lost about a point", about_a_point_below),
+    ("08", "On the test set it is the same", about_a_point_below),
+    (
+        "08",
+        "Between the worst single cut in the table and the best way in it lie three and a half points",
+        lambda x: round(x.best("two factors") - x.best(PLAIN_CUT), 1) == 3.5,
+    ),
+    (
+        "08",
+        "It comes out a point below equal shares, with the squeezing",
+        lambda x: (
+            0.7 < x.best(FITTED) - x.best(f"{FITTED}, allotted") < 1.3
+            and abs(x.best(f"{FITTED}, allotted") - x.best(GREEDY)) < 0.6
+        ),
+    ),
+    (
+        "08",
+        "`one plain cut` is two points below the fitted one",
+        lambda x: 1.6 < x.best(FITTED) - x.best(PLAIN_CUT) < 2.5,
+    ),
+    (
+        "08",
+        "and it is ahead",
+        lambda x: (
+            x.best("two factors")
+            == max(x.best(name.removesuffix(f", {HALF}")) for name in x.summary["rates"] if name.endswith(HALF))
+        ),
+    ),
+    (
+        "08",
+        "all its numbers are trained, seven times as many",
+        lambda x: round(x.trained("two factors") / x.trained(FITTED)) == 7,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence", "holds"), OF_SQUEEZING, ids=[sentence[:40] for _, sentence, _ in OF_SQUEEZING]
+)
+def test_what_is_said_of_squeezing_is_on_record(squeezed, page, sentence, holds):
+    assert sentence in text_of(page)
+    assert holds(squeezed)
+
+
+def aucs(name: str) -> list[tuple[float, float]]:
+    """Of a squeezing on record: after each step the share of the dense numbers that is left, and the AUC in points."""
+    record = records.shipped(name)
+    dense = record["parameters"]["dense"]
+    return [(step["parameters"] / dense, 100 * step["validation"]["auc"]) for step in record["steps"]]
+
+
+def emptied(name: str) -> list[str]:
+    """The ends of the names of matrices in the order in which their central bonds came to 1."""
+    cuts = [cut for step in records.shipped(name)["steps"] for cut in step["cuts"]]
+    return [cut["matrix"].split(".", 4)[4] for cut in cuts if min(cut["after"][1:3]) == 1]
+
+
+def test_what_is_said_of_the_squeezings_on_record():
+    text = text_of("08")
+    paper, outputs = aucs("squeezed_as_in_the_paper"), aucs("squeezed_by_outputs")
+    assert "it has lost nine points of AUC before the chain is as small as the dense matrices were" in text
+    assert round(paper[0][1] - next(auc for share, auc in paper if share < 1)) == 9
+    assert (
+        "It loses seven points of AUC down to 80 %, and then, in this run, nothing any more, down to a quarter" in text
+    )
+    at_80 = next(auc for share, auc in outputs if share < 0.81)
+    assert round(outputs[0][1] - at_80) == 7
+    assert outputs[-1][1] > at_80
+    assert outputs[-1][0] <= 0.25
+    assert "still puts four pairs of reviews out of five in order" in text
+    assert round(outputs[-1][1]) == 80
+    assert "the second takes the outputs and values of the attention first" in text
+    assert set(emptied("squeezed_as_in_the_paper")[:2]) == {"attention.output.dense", "attention.self.value"}
+    assert "The first takes the feed-forward part, the matrices that narrow before those that widen" in text
+    first, *_ = emptied("squeezed_by_outputs")
+    assert first == "output.dense"
+    assert not any("attention" in name for name in emptied("squeezed_by_outputs"))

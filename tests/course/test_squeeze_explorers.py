@@ -49,14 +49,14 @@ def test_words_say_what_was_cut_and_what_it_cost(squeezed):
     said = explorer.in_words(1)
     for part in (
         f"from {', '.join(map(str, cut['before']))} to {', '.join(map(str, cut['after']))}",
-        f"error {cut['estimate']:.3g} estimated, {cut['error']:.3g} in truth of the outputs' norm",
+        f"error, as a share of the outputs' norm, {cut['estimate']:.3g} estimated, {cut['error']:.3g} in truth",
         f"Loss {step['loss_before']:.3f} after the cut, {step['loss_after']:.3f} after tuning",
         f"accuracy {100 * step['validation']['accuracy']:.1f} %, AUC {step['validation']['auc']:.3f}.",
     ):
         assert part in said
     unseen = SqueezeExplorer([{**step, "validation": None}], record["matrices"], "absolute")
     assert unseen.in_words(0).endswith("% of the numbers are left.")
-    assert f"{cut['error']:.3g} in truth;" in unseen.in_words(0)
+    assert f"error {cut['estimate']:.3g} estimated, {cut['error']:.3g} in truth;" in unseen.in_words(0)
     together = {**step, "cuts": [cut, cut]}
     assert "Step 0: 2 matrices are cut;" in SqueezeExplorer([together], record["matrices"], "outputs").in_words(0)
 
@@ -67,6 +67,7 @@ def test_the_slider_goes_through_either_squeezing(squeezed):
     explorers = {"long": SqueezeExplorer.of_record(record), "short": SqueezeExplorer.of_record(short)}
     name, slider, shown = widgets.squeeze_replay(explorers).children
     assert slider.max == explorers["long"].last
+    assert "Step 2: " in shown.value
     slider.value = slider.max
     assert f"Step {explorers['long'].last}: " in shown.value
     name.value = "short"
