@@ -6,7 +6,7 @@ import pytest
 import torch
 from chapters import NOTEBOOKS, markdown
 
-from mpo_tutorial.experiments import compare, movement_results, records
+from mpo_tutorial.experiments import bench, compare, movement_results, records
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
 from mpo_tutorial.experiments.statistics import over_seeds
@@ -365,6 +365,12 @@ OF_SQUEEZING = [
 def test_what_is_said_of_squeezing_is_on_record(squeezed, page, sentence, holds):
     assert sentence in text_of(page)
     assert holds(squeezed)
+
+
+def test_what_is_said_of_an_estimates_price():
+    assert "some five hundred times less than to make the cut and measure" in text_of("08")
+    estimate, made = bench.summarise(records.shipped_points("bench"))["estimate"]
+    assert 450 < made["seconds"] / estimate["seconds"] < 550
 
 
 def aucs(name: str) -> list[tuple[float, float]]:
