@@ -11,6 +11,7 @@ from matplotlib import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
 from mpo_tutorial.maths.shapes import Shape
@@ -48,10 +49,6 @@ def ellipse(ax: Axes, matrix: np.ndarray) -> Axes:
             "", vh[k], (0, 0), arrowprops={"arrowstyle": "->", "shrinkB": 0, "color": colour, "lw": 2, "ls": "--"}
         )
         ax.annotate("", s[k] * u[:, k], (0, 0), arrowprops={"arrowstyle": "->", "shrinkB": 0, "color": colour, "lw": 3})
-        end = s[k] * u[:, k]
-        ax.annotate(
-            f"{s[k]:.2f}", end, 14 * np.sign(end), textcoords="offset points", color=colour, ha="center", va="center"
-        )
     ax.set_aspect("equal")
     ax.set_title("Circle in, ellipse out")
     ax.set_xlabel("first coordinate")
@@ -110,6 +107,29 @@ def chain(ax: Axes, shape: Shape, bonds: Sequence[int]) -> Axes:
     ax.set_ylim(-1.5, 1.5)
     ax.axis("off")
     ax.set_title("Out legs up, in legs down, numbers per core")
+    return ax
+
+
+def contraction(ax: Axes, n_cores: int) -> Axes:
+    """The definition of an MPO: above, cores whose common bonds are summed over; below, one entry as a product of matrices."""
+    last = n_cores - 1
+    for k in range(n_cores):
+        ax.plot([k, k], [-0.75, 0.75], color=GREY, lw=2, zorder=0)
+        ax.scatter(k, 0, s=1500, color=GREEN, zorder=2)
+        ax.annotate(f"$T_{k}$", (k, 0), ha="center", va="center", color="white", zorder=3)
+        for letter, height, side in (("i", -0.8, "top"), ("j", 0.8, "bottom")):
+            ax.annotate(f"${letter}_{k + 1}$", (k, height), ha="center", va=side)
+        rows, columns = (0.12 if edge else 0.42 for edge in (k == 0, k == last))
+        ax.add_patch(Rectangle((k - columns / 2, -2.1 - rows), columns, 2 * rows, color=BLUE, alpha=0.35))
+        names = ("1" if k == 0 else f"d_{k}", "1" if k == last else f"d_{k + 1}")
+        ax.annotate(f"${names[0]} \\times {names[1]}$", (k, -2.65), ha="center", va="top", color=BLUE)
+        ax.annotate(f"$T_{k}[i_{k + 1}, j_{k + 1}]$", (k, -1.58), ha="center", va="bottom")
+    for k in range(last):
+        ax.plot([k, k + 1], [0, 0], color=BLUE, lw=4, zorder=1)
+        ax.annotate(f"$a_{k + 1}$", (k + 0.5, 0.08), ha="center", va="bottom", color=BLUE)
+    ax.set_xlim(-0.5, last + 0.5)
+    ax.set_ylim(-3.1, 1.25)
+    ax.axis("off")
     return ax
 
 

@@ -6,13 +6,16 @@ import pytest
 import torch
 from chapters import NOTEBOOKS, markdown
 
+from mpo_tutorial.course.explorers import RankExplorer
 from mpo_tutorial.experiments import bench, compare, movement_results, records
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
 from mpo_tutorial.experiments.statistics import over_seeds
+from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.mpo import MPO
-from mpo_tutorial.maths.shapes import balanced_shape
-from mpo_tutorial.models.families import KINDS
+from mpo_tutorial.maths.shapes import Shape, balanced_shape
+from mpo_tutorial.models.families import KINDS, dense_matrices
+from mpo_tutorial.models.loading import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -406,3 +409,57 @@ def test_what_is_said_of_the_squeezings_on_record():
     first, *_ = emptied("squeezed_by_outputs")
     assert first == "output.dense"
     assert not any("attention" in name for name in emptied("squeezed_by_outputs"))
+
+
+def matrices_of_minilm() -> dict[str, torch.Tensor]:
+    """With the pooler, which is no part of the model as it is read."""
+    bert, _ = load("minilm", pooling="pooler")
+    return {name: linear.weight.detach().T for name, linear in dense_matrices(bert)}
+
+
+def test_which_two_matrices_are_as_hard_to_cut_as_random_ones():
+    text = text_of("01")
+    assert "The last bar is the *pooler*" in text
+    assert "The other bar is the output matrix of the attention in the last layer" in text
+    errors = {}
+    for name, matrix in matrices_of_minilm().items():
+        noise = torch.randn(matrix.shape, generator=torch.Generator().manual_seed(0))
+        ours, random = (RankExplorer(each.numpy()) for each in (matrix, noise))
+        errors[name] = ours.error(ours.break_even) / random.error(random.break_even)
+    *_, before_last, last = sorted(errors.values())
+    assert [name for name, error in errors.items() if error >= before_last] == [
+        "bert.encoder.layer.5.attention.output.dense",
+        "bert.pooler.dense",
+    ]
+    assert list(errors)[-1] == "bert.pooler.dense"
+    assert errors["bert.pooler.dense"] == pytest.approx(1, abs=0.01)
+    assert last > 1.05
+    assert sorted(errors.values())[-3] < 0.9
+
+
+def error_at_half(matrix: torch.Tensor, legs: tuple) -> float:
+    shape = Shape.of(legs)
+    caps = (tuple(min(cap, bond) for bond in shape.full_bonds) for cap in range(384, 0, -1))
+    bonds = next(bonds for bonds in caps if shape.n_params(bonds) <= matrix.numel() / 2)
+    return 100 * relative_error(MPO.from_matrix(matrix, shape, bonds).to_matrix(), matrix)
+
+
+def test_what_legs_do_to_the_query_matrix_and_to_noise():
+    text = text_of("03")
+    query = matrices_of_minilm()["bert.encoder.layer.0.attention.self.query"].double()
+    noise = torch.randn(384, 384, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    usual, twelve, three, two = (
+        [error_at_half(matrix, legs) for matrix in (query, noise)]
+        for legs in (
+            ((3, 4, 4, 4, 2), (2, 4, 4, 4, 3)),
+            ((3, 4, 4, 4, 2), (12, 2, 2, 2, 4)),
+            ((12, 4, 8), (12, 4, 8)),
+            ((384, 1), (1, 384)),
+        )
+    )
+    assert "beats the three cores by two tenths of a point" in text
+    assert three[0] - twelve[0] == pytest.approx(0.2, abs=0.05)
+    assert "it gains nearly two points" in text
+    assert 1.4 < three[1] - twelve[1] < 2
+    assert "four points, for the three cores five, for two factors fifteen" in text
+    assert [round(noisy - ours) for ours, noisy in (usual, three, two)] == [4, 5, 15]

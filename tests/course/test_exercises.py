@@ -1,5 +1,6 @@
 import ast
 import json
+import re
 from importlib import import_module
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_the_right_answer_is_right_and_the_stub_is_asked_for_one(chapter, number
 @pytest.mark.parametrize(("chapter", "number", "exercise"), ALL)
 def test_every_known_mistake_gets_its_own_message(chapter, number, exercise, tmp_path):
     ex = load(chapter, tmp_path)
-    messages = [ex.check(number, mistake()) for mistake, _ in exercise.mistakes]
+    messages = [re.sub(r" \(Tried with .*\)$", "", ex.check(number, mistake())) for mistake, _ in exercise.mistakes]
     assert messages == [f"Not yet. {message}" for _, message in exercise.mistakes]
     assert len(set(messages)) == len(messages) > 0
     assert "0 of" in ex.progress()
@@ -65,13 +66,11 @@ def test_functions_that_fail_or_spoil_their_input_are_told_so(chapter, number, e
                 argument[...] = 0
         return result
 
-    assert (
-        ex.check(number, lambda *_: 1 / 0) == "Not yet. Your function stopped with ZeroDivisionError: division by zero"
-    )
+    tried = f" (Tried with {exercise.trials[0]}.)"
+    stopped = "Not yet. Your function stopped with ZeroDivisionError: division by zero"
+    assert ex.check(number, lambda *_: 1 / 0) == stopped + tried
     assert "Your function stopped with TypeError" in ex.check(number, lambda: 0)
-    assert (
-        ex.check(number, lambda *_: None) == "Not yet. Your function returns nothing yet. (To print is not to return.)"
-    )
+    assert ex.check(number, lambda *_: None) == f"Not yet. {exercises.NOTHING}"
     assert ex.check(number, lambda *_: "a").startswith("Not yet. The answer is")
     assert ex.check(number, spoils) == "Right."
     assert ex.check(number, spoils) == "Right."
@@ -90,6 +89,37 @@ def test_the_solution_that_is_shown_is_right(chapter, number, exercise, tmp_path
     else:
         answer = eval(compile(ast.Expression(last.value), "solution", "eval"), names)  # noqa: S307
     assert ex.check(number, answer) == "Right."
+
+
+def test_the_input_on_which_a_function_failed_is_named_and_can_be_typed(tmp_path):
+    right = load("02", tmp_path)._numbered(3).answer()
+    said = load("02", tmp_path).check(3, lambda state, n_left: right(state, n_left) if n_left < 3 else [0.0] * 4)
+    assert said.endswith("(Tried with mt.states.random_state(5, seed=2), 3.)")
+    assert len(mt.states.random_state(5, seed=2)) == 2**5
+
+
+def test_chains_that_are_none_are_told_what_is_missing(tmp_path):
+    def said(cores):
+        return load("03", tmp_path).check(3, lambda *_: cores)
+
+    assert "list of cores, each an array" in said(3.0)
+    assert "[(4, 4)]" in said([np.eye(4)])
+    assert "outer bonds have size one" in said([np.ones((2, 4, 1))])
+    assert "[(1, 4, 2), (3, 4, 1)]" in said([np.ones((1, 4, 2)), np.ones((3, 4, 1))])
+    assert "array of shape (4, 4)" in said([np.ones((1, 4, 2)), np.ones((2, 4, 1))])
+
+
+def test_another_gauge_is_as_right(tmp_path):
+    """The check looks at what the cores make, so every sign and rotation passes."""
+    ex = load("03", tmp_path)
+    right = ex._numbered(3).answer()
+
+    def turned(tensor, bonds):
+        first, second, *more = right(tensor, bonds)
+        turn = np.linalg.qr(np.random.default_rng(0).standard_normal((bonds[0], bonds[0])))[0]
+        return [first @ turn, np.tensordot(turn.T, second, 1), *more]
+
+    assert ex.check(3, turned) == "Right."
 
 
 def test_a_folder_that_cannot_be_written_costs_the_note_only(tmp_path):

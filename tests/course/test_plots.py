@@ -19,7 +19,7 @@ def test_the_ellipse_has_the_singular_values_as_half_axes(ax):
     plots.ellipse(ax, np.array([[3.0, 0.0], [4.0, 5.0]]))
     distances = np.linalg.norm(ax.lines[1].get_data(), axis=0)
     assert [distances.max(), distances.min()] == pytest.approx([45**0.5, 5**0.5], rel=1e-3)
-    assert texts(ax)[-1] == "2.24"
+    assert [np.linalg.norm(arrow.xy) for arrow in ax.texts] == pytest.approx([1, 45**0.5, 1, 5**0.5])
 
 
 def test_the_cut_stands_behind_the_last_value_that_is_kept(ax):
@@ -77,6 +77,20 @@ def test_a_chain_is_drawn_with_its_bonds_legs_and_sizes(ax):
     widths = [line.get_linewidth() for line in ax.lines if line.get_color() == plots.BLUE]
     assert widths[0] < widths[1]
     assert {"4", "5", "24", "320", "30"} <= set(texts(ax))
+
+
+def test_the_definition_has_a_letter_for_each_axis_and_a_size_for_each_factor(ax):
+    plots.contraction(ax, 3)
+    assert {"$i_1$", "$j_3$", "$a_1$", "$a_2$", "$T_2[i_3, j_3]$"} <= set(texts(ax))
+    assert [text for text in texts(ax) if "times" in text] == [
+        r"$1 \times d_1$",
+        r"$d_1 \times d_2$",
+        r"$d_2 \times 1$",
+    ]
+    sizes = [(patch.get_width(), patch.get_height()) for patch in ax.patches]
+    assert sizes[0][0] > sizes[0][1]
+    assert sizes[2][0] < sizes[2][1]
+    assert [[*line.get_xdata()] for line in ax.lines if line.get_color() == plots.BLUE] == [[0, 1], [1, 2]]
 
 
 def test_the_bars_of_cores_are_their_sizes(ax):

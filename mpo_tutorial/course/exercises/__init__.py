@@ -25,6 +25,7 @@ from mpo_tutorial.experiments.records import replacing
 CHAPTERS = ("00", "01", "02", "03", "04", "06", "07", "08")
 PROGRESS_FILE = ".exercises-done.json"
 RELATIVE_TOLERANCE, ROUNDED = 1e-3, 0.03
+NOTHING = "Your function returns nothing yet. (To print is not to return.)"
 
 
 class Message(str):
@@ -49,8 +50,11 @@ class Exercise:
     hint : str
     mistakes : pairs of a callable and a str
         What a usual mistake gives, as `answer` does, and what to tell whoever made it.
-    trials : sequence of tuples, optional
-        If the answer is a function: the arguments that it is tried with.
+    trials : sequence of str, optional
+        If the answer is a function: the arguments that it is tried with, as code that a reader can type; it may use `np` and `mt`.
+    compared : callable, optional
+        What of a function's result is compared, where several results are right. Raises ValueError, with a sentence for the
+        reader, for what cannot be one.
     """
 
     question: str
@@ -58,29 +62,39 @@ class Exercise:
     solution: str
     hint: str
     mistakes: Sequence[tuple[Callable[[], object], str]] = ()
-    trials: Sequence[tuple] = ()
+    trials: Sequence[str] = ()
+    compared: Callable[[object], object] = lambda result: result
 
     def verdict(self, given: object) -> str | None:
         """What is wrong with an answer, or None if nothing is."""
         if self.trials:
             if not callable(given):
                 return f"The answer is a function, and this is {_named(given)}."
-            wanted = self.answer()
-            mistaken = [(mistake(), message) for mistake, message in self.mistakes]
-            for arguments in self.trials:
-                try:
-                    result = given(*(_copied(argument) for argument in arguments))
-                except Exception as error:  # whatever a reader's own code may raise
-                    return f"Your function stopped with {type(error).__name__}: {error}"
-                if result is None or result is ...:
-                    return "Your function returns nothing yet. (To print is not to return.)"
-                said = _difference(result, wanted(*arguments))
-                if said:
-                    told = (text for function, text in mistaken if not _difference(result, function(*arguments)))
-                    return next(told, said)
-            return None
+            tried = ((trial, self._verdict_of(given, trial)) for trial in self.trials)
+            failed = next(((trial, said) for trial, said in tried if said), None)
+            return failed and (NOTHING if failed[1] == NOTHING else f"{failed[1]} (Tried with {failed[0]}.)")
         said = _difference(given, self.answer())
         told = (text for mistake, text in self.mistakes if said and not _difference(given, mistake()))
+        return next(told, said)
+
+    def _verdict_of(self, given: Callable, trial: str) -> str | None:
+        """What is wrong with what a function makes of a trial, or None if nothing is."""
+        try:
+            result = given(*_arguments(trial))
+        except Exception as error:  # whatever a reader's own code may raise
+            return f"Your function stopped with {type(error).__name__}: {error}"
+        if result is None or result is ...:
+            return NOTHING
+        try:
+            result = self.compared(result)
+        except ValueError as error:
+            return str(error)
+
+        def difference(function: Callable) -> str | None:
+            return _difference(result, self.compared(function(*_arguments(trial))))
+
+        said = difference(self.answer())
+        told = (text for mistake, text in self.mistakes if said and not difference(mistake()))
         return next(told, said)
 
 
@@ -198,9 +212,11 @@ def _difference(given: object, wanted: object) -> str | None:
     return "It has the right form, but not the right value."
 
 
+def _arguments(trial: str) -> tuple:
+    import mpo_tutorial as mt
+
+    return eval(f"({trial},)", {"np": np, "mt": mt})  # noqa: S307 - the course's own text
+
+
 def _named(given: object) -> str:
     return "a function" if callable(given) else f"{type(given).__name__}: {str(given)[:40]}"
-
-
-def _copied(argument: object) -> object:
-    return argument.copy() if isinstance(argument, np.ndarray) else argument

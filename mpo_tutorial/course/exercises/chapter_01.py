@@ -26,11 +26,6 @@ def _last_kept(matrix: np.ndarray, rank: int) -> np.ndarray:
     return matrix - truncated(matrix, min(matrix.shape) - rank)
 
 
-def _matrices() -> list[tuple[np.ndarray, int]]:
-    generator = np.random.default_rng(1)
-    return [(generator.standard_normal((5, 4)), 3), (generator.standard_normal((3, 6)), 1)]
-
-
 EXERCISES = (
     Exercise(
         question="numbers in two factors of rank 1 for a 3 x 4 matrix",
@@ -46,6 +41,11 @@ EXERCISES = (
                 lambda: 8,
                 "You counted the singular value as a number of its own. It can be multiplied into the column, "
                 "so it costs nothing.",
+            ),
+            (
+                lambda: 6,
+                "You saw something: make the column begin with 1, and that 1 need not be stored. Six numbers are enough, and "
+                "chapter 03 has a name for the freedom. Two factors as they are usually stored, whole, hold one more.",
             ),
         ],
     ),
@@ -103,7 +103,10 @@ EXERCISES = (
                 "One rank too many: the slice [:rank] has `rank` entries.",
             ),
         ],
-        trials=_matrices(),
+        trials=[
+            "np.random.default_rng(1).standard_normal((5, 4)), 3",
+            "np.random.default_rng(1).standard_normal((3, 6)), 1",
+        ],
     ),
     Exercise(
         question="the largest rank at which two factors of a 384 x 384 matrix hold fewer numbers than the matrix",

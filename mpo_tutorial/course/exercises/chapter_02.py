@@ -111,7 +111,11 @@ EXERCISES = (
                 "Leave them as they come: their squares add up to 1, not they themselves.",
             ),
         ],
-        trials=[(states.w(5), 2), (states.random_state(5, seed=2), 3), (states.random_state(4, seed=1).real, 1)],
+        trials=[
+            "mt.states.w(5), 2",
+            "mt.states.random_state(5, seed=2), 3",
+            "mt.states.random_state(4, seed=1).real, 1",
+        ],
     ),
     Exercise(
         question=f"the smallest bond dimension that can carry an entropy of {NATS} nats",

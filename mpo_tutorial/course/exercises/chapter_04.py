@@ -56,7 +56,7 @@ EXERCISES = (
             "    sizes = [ends[k] * in_legs[k] * out_legs[k] * ends[k + 1] for k in range(len(in_legs))]\n"
             "    return 1 - sizes[len(sizes) // 2] / sum(sizes)"
         ),
-        hint="Count each core as in chapter 03. The central one is number n // 2, counted from 0.",
+        hint="A core is left bond x in leg x out leg x right bond; put a 1 at both ends. The central one is number n // 2, from 0.",
         mistakes=[
             (
                 lambda: lambda *chain: 1 - auxiliary_share(*chain),
@@ -76,9 +76,9 @@ EXERCISES = (
             ),
         ],
         trials=[
-            ((2, 2, 3), (3, 2, 2), (5, 4)),
-            ((3, 4, 4, 4, 2), (2, 4, 4, 4, 3), (6, 96, 96, 6)),
-            ((3, 4, 4, 2), (4, 6, 4, 4), (12, 20, 8)),
+            "(2, 2, 3), (3, 2, 2), (5, 4)",
+            "(3, 4, 4, 4, 2), (2, 4, 4, 4, 3), (6, 96, 96, 6)",
+            "(3, 4, 4, 2), (4, 6, 4, 4), (12, 20, 8)",
         ],
     ),
     Exercise(
@@ -95,6 +95,32 @@ EXERCISES = (
             (lambda: math.log(1536) - 1536 / (2 * 96), "m is the smaller of the two sides."),
             (lambda: page(96, 384), "96 rows, yes. The 147456 numbers then make 1536 columns."),
             (lambda: page(96, 1536) / math.log(2), "That is in bits. We count in nats, with ln."),
+        ],
+    ),
+    Exercise(
+        question="the error of the matrix with noise of 0.1 in one core, and in four",
+        answer=lambda: [0.1, 0.2],
+        solution=(
+            "# One: the other cores only turn, so what is a tenth of the core is a tenth of the matrix.\n"
+            "# Four: errors that know nothing of each other add in squares. (Noise times noise is a hundredth, and left out.)\n"
+            "[0.1, np.sqrt(4) * 0.1]"
+        ),
+        hint="Errors that are independent stand at right angles to each other, nearly. How long is the diagonal of four such?",
+        mistakes=[
+            (
+                lambda: [0.1, 0.4],
+                "That would be so if all four errors pointed the same way. Independent ones add in squares.",
+            ),
+            (lambda: [0.1, 0.1], "The four do not hide behind one another: their squares add up."),
+            (lambda: [0.1, 0.04], "That is the sum of their squares. Take the root."),
+            (
+                lambda: [0.1, 0.05],
+                "You took the mean of four errors. The matrix suffers them all: they add, in squares.",
+            ),
+            (
+                lambda: [0.1, (1.01**4 - 1) ** 0.5],
+                "Finer than asked: you counted noise times noise as well. To one digit, please.",
+            ),
         ],
     ),
 )

@@ -114,10 +114,10 @@ EXERCISES = (
             (lambda: _pick_the_worst, "You picked the matrix that loses most."),
         ],
         trials=[
-            ([np.array([5.0, 3.0, 2.0]), np.array([4.0, 1.5, 1.0])], [3, 3], 1),
-            ([np.array([5.0, 3.0, 2.0]), np.array([4.0, 1.5, 1.0])], [3, 1], 2),
-            ([np.array([9.0, 1.0, 0.9, 0.8]), np.array([9.0, 1.1])], [2, 2], 1),
-            ([np.array([9.0, 2.0, 1.0]), np.array([9.0, 1.5, 1.4])], [3, 3], 2),
+            "[np.array([5.0, 3.0, 2.0]), np.array([4.0, 1.5, 1.0])], [3, 3], 1",
+            "[np.array([5.0, 3.0, 2.0]), np.array([4.0, 1.5, 1.0])], [3, 1], 2",
+            "[np.array([9.0, 1.0, 0.9, 0.8]), np.array([9.0, 1.1])], [2, 2], 1",
+            "[np.array([9.0, 2.0, 1.0]), np.array([9.0, 1.5, 1.4])], [3, 3], 2",
         ],
     ),
     Exercise(
