@@ -165,7 +165,7 @@ class MPO:
                 f"{left} x {pair} x {right}"
             )
         rows, columns = shape.padding
-        legs = pad(matrix.detach(), (0, columns, 0, rows)).reshape(*outer[0], *outer[1])
+        legs = pad(matrix, (0, columns, 0, rows)).reshape(*outer[0], *outer[1])
         centre = legs.permute(0, 3, 1, 4, 2, 5).reshape(left, outer[0][1], outer[1][1], right)
         one = {"dtype": matrix.dtype, "device": matrix.device}
         a = torch.eye(left, **one).reshape(1, outer[0][0], outer[1][0], left)

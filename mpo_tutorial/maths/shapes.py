@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
+from itertools import pairwise, product
 from numbers import Integral
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -305,6 +306,52 @@ def usual_shape(in_size: int, out_size: int, n: int = N_CORES) -> Shape:
     return found[0] if found else balanced_shape(in_size, out_size, n)
 
 
+def blocks_of(shape: Shape) -> tuple[int, int]:
+    """Sides of the two square blocks that turn a matrix of this shape in the form "A M B" (`MPO.from_blocks`).
+
+    >>> blocks_of(balanced_shape(384, 1536))
+    (192, 128)
+    """
+    left, right = (math.prod(shape.pairs[part]) for part in (slice(shape.central), slice(shape.central + 1, None)))
+    return left, right
+
+
+def sized_blocks(in_size: int, out_size: int, n_params: float) -> Shape:
+    """The shape in three cores whose two blocks hold about so many numbers together, and are as even as can be.
+
+    Of all ways to split the sides, those within a twentieth of `n_params` count, or else the nearest one. A side that does not
+    split well is padded, as in `balanced_shape`.
+
+    >>> blocks_of(sized_blocks(384, 1536, n_params=55_000))
+    (128, 192)
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1.
+    """
+    padded, splits = _block_splits(in_size, out_size)
+    fits = [(max(abs(numbers - n_params) / n_params, 0.05), uneven, legs) for numbers, uneven, legs in splits]
+    (a, c), (b, d) = min(fits)[2]
+    return Shape(
+        (a, padded[0] // (a * c), c), (b, padded[1] // (b * d), d), (padded[0] - in_size, padded[1] - out_size)
+    )
+
+
+@cache
+def _block_splits(in_size: int, out_size: int) -> tuple[tuple[int, int], list[tuple[int, float, tuple]]]:
+    """The padded size, and of each way to split off two blocks: the numbers in them, how uneven it is, and the outer legs."""
+    padded = splittable_size(in_size, 3), splittable_size(out_size, 3)
+    ends = [[(a, c) for a in _divisors(size) for c in _divisors(size // a)] for size in padded]
+    found = []
+    for (a, c), (b, d) in product(*ends):
+        left, right, pairs = a * b, c * d, math.prod(padded)
+        if left**2 <= pairs and right**2 <= pairs and left * right <= pairs:  # neither block has more rows than columns
+            uneven = math.prod(max(pair) / min(pair) for pair in ((left, right), (a, b), (c, d)))
+            found.append((left**2 + right**2, uneven, ((a, c), (b, d))))
+    return padded, found
+
+
 def _check_split(size: int, n: int) -> None:
     if not is_integer(size) or not is_integer(n) or size < 1 or n < 2:
         raise ValueError(f"a side of at least 1 is split into at least 2 legs, got size {size!r} and {n!r} legs")
@@ -325,3 +372,7 @@ def _primes(size: int) -> list[int]:
             primes.append(divisor)
             left //= divisor
     return [*primes, left] if left > 1 else primes
+
+
+def _divisors(size: int) -> list[int]:
+    return [k for k in range(1, size + 1) if size % k == 0]

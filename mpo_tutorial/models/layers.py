@@ -63,7 +63,7 @@ class MPOLayer(nn.Module):
         if self._cached_matrix is not None:
             return self._cached_matrix
         cores = self.cores()
-        with _own_precision(cores[0].device):
+        with own_precision(cores[0].device):
             return contract(cores, self.padding)
 
     def extra_repr(self) -> str:
@@ -215,7 +215,7 @@ class MPOEmbedding(MPOLayer):
     @torch.compiler.disable  # what there is to do depends on which ids there are
     def _looked_up(self, ids: Tensor) -> Tensor:
         different, places = ids.unique(return_inverse=True)
-        with _own_precision(ids.device):  # a dense lookup is no product to autocast, either
+        with own_precision(ids.device):  # a dense lookup is no product to autocast, either
             rows = self._rows(different)
         if self.padding_idx is not None:
             rows = torch.where((different == self.padding_idx)[:, None], rows.detach(), rows)
@@ -262,7 +262,7 @@ class TiedLinear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
-def _own_precision(device: torch.device):
+def own_precision(device: torch.device):
     """Keep autocast from what rebuilds a matrix: a dense layer's is there in the precision of the parameters, too."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 

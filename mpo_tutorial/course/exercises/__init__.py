@@ -17,10 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from mpo_tutorial.experiments.records import replacing
+from mpo_tutorial.maths import states
 
 CHAPTERS = ("00", "01", "02", "03", "04", "06", "07", "08")
 PROGRESS_FILE = ".exercises-done.json"
@@ -51,7 +53,7 @@ class Exercise:
     mistakes : pairs of a callable and a str
         What a usual mistake gives, as `answer` does, and what to tell whoever made it.
     trials : sequence of str, optional
-        If the answer is a function: the arguments that it is tried with, as code that a reader can type; it may use `np` and `mt`.
+        If the answer is a function: the arguments that it is tried with, as code that a reader can type, with `np` and `mt.states`.
     compared : callable, optional
         What of a function's result is compared, where several results are right. Raises ValueError, with a sentence for the
         reader, for what cannot be one.
@@ -213,9 +215,8 @@ def _difference(given: object, wanted: object) -> str | None:
 
 
 def _arguments(trial: str) -> tuple:
-    import mpo_tutorial as mt
-
-    return eval(f"({trial},)", {"np": np, "mt": mt})  # noqa: S307 - the course's own text
+    names = {"np": np, "mt": SimpleNamespace(states=states)}  # as a reader has them; what no trial needs is not loaded
+    return eval(f"({trial},)", names)  # noqa: S307 - the course's own text
 
 
 def _named(given: object) -> str:
