@@ -1,6 +1,8 @@
 """`import mpo_tutorial as mt`: the verbs, as the README shows them."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -27,13 +29,14 @@ def light(tiny_model):
     return model, tokenizer
 
 
-def readme_lines() -> str:
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
-    return block
+def readme_lines() -> tuple[str, str]:
+    """The front door's five, and those with PEFT."""
+    door, with_peft = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    return door, with_peft
 
 
 def test_the_five_lines_of_the_readme_run(tiny_model, films, capsys):
-    lines = readme_lines()
+    lines, _ = readme_lines()
     for shown, here in (('"minilm"', repr(tiny_model)), ('"rotten_tomatoes"', repr(films))):
         assert lines.count(shown) == 1
         lines = lines.replace(shown, here)
@@ -42,9 +45,29 @@ def test_the_five_lines_of_the_readme_run(tiny_model, films, capsys):
     assert float(capsys.readouterr().out) == names["record"]["test"]["accuracy"]
 
 
+def test_the_lines_with_peft_fine_tune_save_load_and_merge(tiny_model, tiny_rows, tmp_path):
+    """In a project of its own: in a process that has imported nothing else, in a folder that holds the sentences alone."""
+    _, lines = readme_lines()
+    folder = tmp_path / "project"
+    folder.mkdir()
+    numbered = [(text, int(label == "positive")) for text, label in tiny_rows]
+    pd.DataFrame(numbered, columns=["text", "label"]).to_csv(folder / "films.csv", index=False)
+    lines = lines.replace('"bert-base-uncased"', repr(tiny_model))
+    lines += """
+import torch
+given = {name: torch.tensor([rows[0][name]]) for name in ("input_ids", "attention_mask")}
+torch.testing.assert_close(dense.eval()(**given).logits, light.eval()(**given).logits)
+assert type(dense) is type(model)
+print("blocks", sum(bool(p.abs().sum()) for name, p in light.named_parameters() if "mpo_left" in name))
+"""
+    ran = subprocess.run([sys.executable, "-c", lines], cwd=folder, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "blocks 13"
+
+
 @pytest.mark.full
 def test_the_five_lines_of_the_readme_run_as_they_stand(capsys):
-    exec(readme_lines(), {})  # noqa: S102
+    exec(readme_lines()[0], {})  # noqa: S102
     assert 0.78 < float(capsys.readouterr().out) < 0.83
 
 
