@@ -113,7 +113,8 @@ class DepthExplorer:
     """
 
     def __init__(self, record: dict, ways: Sequence[str] | None = None):
-        shown = {*(WAYS if ways is None else ways), "uncut"}
+        self.ways = tuple(WAYS if ways is None else ways)
+        shown = {*self.ways, "uncut"}
         of_them = {part: [row for row in record[part] if row["way"] in shown] for part in ("ratios", "summary")}
         self.record = record = {**record, **of_them}
         self._states: dict[tuple, dict[str, list]] = {}
@@ -158,14 +159,13 @@ class DepthExplorer:
         losses = listed(f"{part} {_points(self._rows[way, part, ratio]['minus_uncut'][measure])}" for part in parts)
         return f"Change of {JUDGED_BY[measure][2]} in points at {100 * ratio:.0f} %, {WAYS[way][2]}: {losses}."
 
-    def gains_in_words(self, way: str, ratio: float, measure: str = "accuracy") -> str:
-        """What a way brings over the plain one at equal parameters, paired by seeds, in each part."""
+    def gains_in_words(self, way: str, ratio: float, measure: str = "accuracy", over: str = "plain") -> str:
+        """What a way brings over the plain or the fitted one at equal parameters, paired by seeds, in each part."""
         rows = [row for row in self.record["summary"] if (row["way"], row["ratio"]) == (way, ratio)]
-        gains = listed(
-            f"{row['part']} {_points(row['minus_plain'][measure])}" for row in rows if row["part"] in self.parts
-        )
+        minus = {row["part"]: row[f"minus_{over}"] for row in rows if f"minus_{over}" in row}
+        gains = listed(f"{part} {_points(minus[part][measure])}" for part in minus if part in self.parts)
         return (
-            f"{WAYS[way][2].capitalize()} minus plain at {100 * ratio:.0f} %, "
+            f"{WAYS[way][2].capitalize()} minus {WAYS[over][2]} at {100 * ratio:.0f} %, "
             f"{JUDGED_BY[measure][2]} in points: {gains}."
         )
 

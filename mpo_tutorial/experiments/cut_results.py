@@ -34,9 +34,9 @@ def summarise(points: Sequence[Point]) -> dict:
         "config", "dense", "layers" of the first run; "chance": accuracy of always giving the commonest answer, by what is
         measured on; "seeds"; "sentences". "bonds": rows with part, max_bond and what was measured. "ratios": rows with seed, way,
         ratio, part and what was measured, the uncut models first, their way "uncut", their part "none". "summary": for each
-        way, ratio and part, over seeds, the `MEASURES` and, in "minus_uncut" and "minus_plain", their differences from the
-        uncut models and from the plain way, as `over_seeds` gives them; None where a point has none. "layer_ratio": at which
-        single layers were cut, None if there are none.
+        way, ratio and part, over seeds, the `MEASURES` and, in "minus_uncut", "minus_plain" and "minus_fitted", their differences
+        from the uncut models and, where there is one, from the plain and the fitted cut of the same size, as `over_seeds` gives
+        them; None where a point has none. "layer_ratio": at which single layers were cut, None if there are none.
     """
     first = next(point for point in points if point["stage"] == "uncut")
     bonds = [
@@ -89,8 +89,9 @@ def _summary(rows: Sequence[dict]) -> list[dict]:
         row |= {name: over([measured[name] for measured in of.values()]) for name in MEASURES}
         if way != "uncut":
             row["minus_uncut"] = minus(of, found["uncut", None, "none"])
-        if way not in ("uncut", "plain"):
-            row["minus_plain"] = minus(of, found["plain", ratio, part])
+        for base in ("plain", "fitted"):
+            if way not in ("uncut", base) and (base, ratio, part) in found:
+                row[f"minus_{base}"] = minus(of, found[base, ratio, part])
         summary.append(row)
     return summary
 

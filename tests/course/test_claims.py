@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from chapters import NOTEBOOKS, markdown
 
+from mpo_tutorial.course.cut_explorers import DepthExplorer
 from mpo_tutorial.course.explorers import RankExplorer
-from mpo_tutorial.experiments import bench, compare, movement_results, records
+from mpo_tutorial.experiments import bench, compare, cut_results, movement_results, records
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
 from mpo_tutorial.experiments.statistics import over_seeds
@@ -279,6 +281,141 @@ OF_MOVEMENT = [
 def test_what_is_said_of_movement_is_on_record(moved, sentence, holds):
     assert sentence in text_of("07")
     assert holds(moved)
+
+
+class Cuts:
+    """The record of cuts, of which chapter 06 tells: differences in points, over seeds, as mean, low and high."""
+
+    def __init__(self):
+        record = cut_results.summarise(records.shipped_points("cuts"))
+        self.depth = DepthExplorer(record)
+        self.rows = {(row["way"], row["part"], row["ratio"]): row for row in record["summary"]}
+
+    def mean(self, way: str, part: str = "all", ratio: float | None = 0.4, measure: str = "auc") -> float:
+        return 100 * self.rows[way, part, ratio][measure]["mean"]
+
+    def minus(
+        self, base: str, way: str, part: str = "all", ratio: float = 0.4, measure: str = "auc"
+    ) -> tuple[float, float, float]:
+        found = self.rows[way, part, ratio][f"minus_{base}"][measure]
+        return tuple(100 * value for value in (found["mean"], *found["interval"]))
+
+    def lost(self, part: str, measure: str = "auc") -> float:
+        return -self.minus("uncut", "plain", part, measure=measure)[0]
+
+    def independent(self) -> np.ndarray:
+        """By how much the root of the sum of the single layers' squares exceeds the cut of all, as a share; after each layer."""
+        alone = np.array([self.depth.states(layer, 0.4)["plain"] for layer in self.depth.layers])
+        return np.sqrt((alone**2).sum(axis=0)) / self.depth.states("all", 0.4)["plain"] - 1
+
+
+RATIOS = (0.8, 0.6, 0.4, 0.2)
+PARTS = ("attention", "feed-forward")
+
+
+@pytest.fixture(scope="module")
+def cut() -> Cuts:
+    return Cuts()
+
+
+def threshold_took_more_than_half(x: Cuts) -> bool:
+    """Of what the accuracy lost when all was cut, fitting the bias again gives more than half back."""
+    return x.lost("all", "refitted") < x.lost("all", "accuracy") / 2
+
+
+OF_CUTS = [
+    ("more than half of what the accuracy lost was the threshold's", threshold_took_more_than_half),
+    (
+        "right hardly more often than a coin, and still puts three pairs of reviews out of four in the right order",
+        lambda x: 50 < x.mean("plain", measure="accuracy") < 57 and 75 <= x.mean("plain") < 80,
+    ),
+    (
+        "it is the attention whose cut costs more, by accuracy and by AUC",
+        lambda x: all(x.lost("attention", m) > x.lost("feed-forward", m) for m in ("accuracy", "auc")),
+    ),
+    (
+        "it costs about as much as the feed-forward part",
+        lambda x: abs(x.lost("embedding") - x.lost("feed-forward")) < 0.5,
+    ),
+    (
+        "Query and key decide who hears whom, and they bear the cut better than any other kind does",
+        lambda x: (
+            max(map(x.lost, ("query", "key"))) < min(x.lost(kind) for kind in KINDS if kind not in ("query", "key"))
+        ),
+    ),
+    ("the costliest kind of all, by AUC, is in the feed-forward part", lambda x: max(KINDS, key=x.lost) == KINDS[4]),
+    (
+        "By AUC they cost about four points, and the cheapest kinds about one and a half",
+        lambda x: (
+            all(3.3 < x.lost(kind) < 4.5 for kind in ("value", "feed-forward in"))
+            and all(1.2 < x.lost(kind) < 1.8 for kind in ("query", "key"))
+        ),
+    ),
+    (
+        "The first three layers hurt, and the last two hardly do",
+        lambda x: (
+            min(x.lost(f"layer {k}") for k in (0, 1, 2)) > 1.5 and max(x.lost(f"layer {k}") for k in (4, 5)) < 0.5
+        ),
+    ),
+    (
+        "Through three layers it is right to within a twentieth",
+        lambda x: abs(x.independent()[:3]).max() < 0.05 < x.independent()[3:].min(),
+    ),
+    (
+        "Fitting beats the plain cut in every part and at every ratio",
+        lambda x: all(x.minus("plain", "fitted", part, r)[1] > 0 for part in ("all", *PARTS) for r in RATIOS),
+    ),
+    (
+        "Fitted, attention and feed-forward part bear the cut alike",
+        lambda x: all(abs(x.mean("fitted", PARTS[0], r) - x.mean("fitted", PARTS[1], r)) < 0.5 for r in RATIOS),
+    ),
+    (
+        "Two factors win, at every size, and the deeper the cut the more",
+        lambda x: (
+            np.all(np.diff([x.minus("fitted", "two factors", ratio=r)[0] for r in RATIOS]) > 0)
+            and all(x.minus("fitted", "two factors", ratio=r)[1] > 0 for r in RATIOS)
+        ),
+    ),
+    (
+        "At 80 % they cost hardly anything that five seeds could see",
+        lambda x: (
+            x.minus("uncut", "two factors", ratio=0.8)[0] > -0.5
+            and x.minus("uncut", "two factors", ratio=0.8, measure="refitted")[2] > 0
+        ),
+    ),
+    (
+        "The shifted bias helps the mildest cut by two points of accuracy and hardly by AUC",
+        lambda x: (
+            1.5 < x.minus("plain", "bias", ratio=0.8, measure="accuracy")[0] < 2.5
+            and x.minus("plain", "bias", ratio=0.8)[0] < 0.5
+            and all(x.minus("plain", "bias", ratio=r, measure="accuracy")[1] < 0 for r in RATIOS[1:])
+        ),
+    ),
+    (
+        "Sharing out by the weights helps at 80 %, by AUC too; in deep cuts it does not",
+        lambda x: (
+            x.minus("plain", "allotted", ratio=0.8)[1] > 0
+            and all(x.minus("plain", "allotted", ratio=r)[1] < 0 for r in RATIOS[1:])
+        ),
+    ),
+    (
+        "is *worse* than the plain cut at 80 %, although its cores were fitted",
+        lambda x: x.minus("plain", "fitted, allotted", ratio=0.8)[2] < 0,
+    ),
+    (
+        "it does better than the plain cut, and worse than a fitted one that gives every matrix the same share",
+        lambda x: (
+            x.minus("plain", "fitted, allotted", ratio=0.2)[1] > 0
+            and all(x.minus("fitted", "fitted, allotted", ratio=r)[0] < 0 for r in RATIOS)
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("sentence", "holds"), OF_CUTS, ids=[sentence[:40] for sentence, _ in OF_CUTS])
+def test_what_is_said_of_cuts_is_on_record(cut, sentence, holds):
+    assert sentence in text_of("06")
+    assert holds(cut)
 
 
 def test_what_rank_24_would_hold_of_random_numbers():

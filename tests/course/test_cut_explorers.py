@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mpo_tutorial.course.cut_explorers import DepthExplorer, TradeoffExplorer
+from mpo_tutorial.course.cut_figures import WAYS
 from mpo_tutorial.experiments import cuts, statistics
 from mpo_tutorial.experiments.cut_results import summarise
 from mpo_tutorial.experiments.threshold import judge
@@ -65,6 +66,7 @@ def test_the_depth_shows_no_other_ways_than_it_is_asked_to(tiny_cuts):
     )
     assert "fitted" in every.in_words("attention", 0.2)
     assert "fitted" not in plain.in_words("attention", 0.2)
+    assert (plain.ways, every.ways) == (("plain",), tuple(WAYS))
 
 
 def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_cuts):
@@ -116,3 +118,6 @@ def test_the_depth_is_judged_by_each_measure(tiny_cuts, measure, name, of):
     assert losses.startswith(f"Change of {name} in points at 20 %, plain: all {100 * (plain - uncut).mean():+.1f} [")
     gains = explorer.gains_in_words("fitted", 0.2, measure)
     assert f"{name} in points: all {100 * (fitted - plain).mean():+.1f} [" in gains
+    losses = explorer.gains_in_words("plain", 0.2, measure, over="fitted")
+    assert losses.startswith(f"Plain minus fitted to the inputs at 20 %, {name} in points: all ")
+    assert f" all {100 * (plain - fitted).mean():+.1f} [" in losses

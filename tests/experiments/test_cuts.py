@@ -112,6 +112,10 @@ def test_ways_are_compared_at_equal_parameters_by_paired_differences(record):
             low, high = row["minus_plain"]["accuracy"]["interval"]
             assert low <= row["minus_plain"]["accuracy"]["mean"] <= high
         assert ("minus_plain" in row) == (row["way"] not in ("uncut", "plain"))
+        if "minus_fitted" in row:
+            lost = accuracies[row["way"]] - accuracies["fitted"]
+            assert row["minus_fitted"]["accuracy"]["mean"] == pytest.approx(lost)
+        assert ("minus_fitted" in row) == (row["way"] not in ("uncut", "fitted") and "fitted" in accuracies)
 
 
 def test_the_intervals_are_students_over_seeds_of_paired_differences(record):
