@@ -532,14 +532,14 @@ def test_what_is_said_of_the_squeezings_on_record():
     assert "it has lost nine points of AUC before the chain is as small as the dense matrices were" in text
     assert round(paper[0][1] - next(auc for share, auc in paper if share < 1)) == 9
     assert (
-        "It loses seven points of AUC down to 80 %, and then, in this run, nothing any more, down to a quarter" in text
+        "It loses six points of AUC down to 80 %, and then, in this run, nothing any more, down to a quarter" in text
     )
     at_80 = next(auc for share, auc in outputs if share < 0.81)
-    assert round(outputs[0][1] - at_80) == 7
+    assert round(outputs[0][1] - at_80) == 6
     assert outputs[-1][1] > at_80
     assert outputs[-1][0] <= 0.25
     assert "still puts four pairs of reviews out of five in order" in text
-    assert round(outputs[-1][1]) == 80
+    assert 79 < outputs[-1][1] < 81
     assert "the second takes the outputs and values of the attention first" in text
     assert set(emptied("squeezed_as_in_the_paper")[:2]) == {"attention.output.dense", "attention.self.value"}
     assert "The first takes the feed-forward part, the matrices that narrow before those that widen" in text
