@@ -227,8 +227,8 @@ class Squeeze:
 
     @property
     def _n_cuts(self) -> int:
-        """Steps with cuts so far."""
-        return sum(bool(step.cuts) for step in self.steps)
+        """How often the schedule has had its turn. A turn that asks for less than one bond dimension cuts nothing."""
+        return len(self.steps) - 1
 
     def _finished(self, cuts: tuple[Cut, ...]) -> Step:
         """The step that has come to its end, and what follows from how good the model is now."""

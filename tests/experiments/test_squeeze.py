@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -296,6 +297,17 @@ def test_the_rows_of_table_3():
     assert plan_of("mpop", ratio=0.25).ratio == 0.25
     with pytest.raises(ValueError, match=r"^variants are mpop, mpop_full, mpop_full_lfa, mpop_dir, got 'mpo'$"):
         plan_of("mpo")
+
+
+def test_turns_of_the_cubic_schedule_that_ask_for_less_than_one_bond_pass(prepared):
+    """The last of many differ by less than any bond dimension has numbers."""
+    plan = Plan(**{**SHORT, "steps": 40, "between": 1, "schedule": "cubic", "cuts": 40, "fitted": False})
+    squeeze = Squeeze(prepared, plan, look=False)
+    steps = list(islice(squeeze, 60))
+    assert squeeze.stopped == MET
+    assert len(steps) == 41
+    assert [bool(step.cuts) for step in steps].count(False) > 1
+    assert 0.8 * squeeze.budget < squeeze.parameters <= squeeze.budget
 
 
 @pytest.mark.parametrize("schedule", ["greedy", "cubic", "once"])
