@@ -28,6 +28,7 @@ from mpo_tutorial.options import (
     Between,
     Blocks,
     Bond,
+    Budget,
     Checkpointing,
     Clip,
     Cores,
@@ -62,6 +63,7 @@ from mpo_tutorial.options import (
     Schedule,
     Scheduler,
     Seed,
+    Size,
     Steps,
     Sweeps,
     Task,
@@ -140,6 +142,8 @@ def finetune(
     gauge: Gauge = RunConfig.gauge,
     legs: Legs = RunConfig.legs,
     blocks: Blocks = RunConfig.blocks,
+    size: Size = RunConfig.size,
+    budget: Budget = None,
     seed: Seed = RunConfig.seed,
     train_size: TrainSize = RunConfig.train_size,
     epochs: Epochs = RunConfig.epochs,
@@ -546,6 +550,11 @@ def _config(options: dict) -> RunConfig:
     names = {field.name for field in fields(RunConfig)}
     config = RunConfig(**{name: value for name, value in options.items() if name in names})
     config = config.settled(load_task(config.task))
+    if options.get("budget") is not None:
+        from mpo_tutorial.experiments.finetune import within_budget
+
+        config, said = within_budget(config, options["budget"])
+        console.print(said, soft_wrap=True)
     _require_writable(options["out"])
     return config
 
@@ -582,7 +591,7 @@ def main() -> None:
         code = _refuse(
             "stopped by Ctrl-C; what was finished of a run is kept, and the same command with --resume goes on from it"
         )
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError, ImportError) as error:
         if os.environ.get("MPO_TUTORIAL_DEBUG"):
             raise
         code = _refuse(str(error))

@@ -31,6 +31,11 @@ def _number(kind: type, name: str):
 
 WHOLE, REAL = _number(int, "an integer"), _number(float, "a number")
 
+
+def _size(text: str) -> float:
+    return int(text) if text.isdecimal() else REAL(text)
+
+
 Model = Annotated[str, typer.Option(help='"minilm" (embedded), a local folder, or a name on the hub.')]
 Task = Annotated[
     str,
@@ -65,6 +70,20 @@ Epochs = Annotated[
         parser=WHOLE,
         metavar="INTEGER",
         help="Passes over the training sentences (default: as many as make 200 steps, from 2 to 20).",
+    ),
+]
+Size = Annotated[
+    float | None,
+    typer.Option(
+        parser=_size,
+        metavar="NUMBER",
+        help="Of a method that has one: LoRA's rank, an adapter's width (default: usual).",
+    ),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        parser=WHOLE, metavar="INTEGER", help="Numbers to train, head included: chooses the size, to within a tenth."
     ),
 ]
 LearningRate = Annotated[

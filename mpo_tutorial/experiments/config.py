@@ -52,6 +52,8 @@ class RunConfig:
         As in `convert.decompose`, both.
     blocks : {"both", "left", "right"}
         As in `convert.freeze`.
+    size : int or float, optional
+        Of the methods that have one: the rank of LoRA, the width of an adapter and so on, as `METHODS` say; None: the usual one.
     seed : int
         Seeds the new classifier, the order of the sentences and dropout. The split does not depend on it.
     train_size : int, optional
@@ -103,6 +105,7 @@ class RunConfig:
     gauge: str = "centred"
     legs: str | None = None
     blocks: str = "both"
+    size: float | None = None
     seed: int = 0
     train_size: int | None = None
     epochs: int | None = None
@@ -161,12 +164,23 @@ class RunConfig:
             )
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", METHODS[self.method].learning_rate)
+        knob = METHODS[self.method].knob
+        if knob is None and self.size is not None:
+            raise ValueError(f"{self.method} has no size, got {self.size!r}; leave it out")
+        if knob is not None and self.size is None:
+            object.__setattr__(self, "size", knob.usual)
+        elif knob is not None:
+            knob.require(self.size)
         for name in ("learning_rate", "rest_rate"):
             rate = getattr(self, name)
             if rate is not None and not (isinstance(rate, int | float) and 0 < rate < 1):
                 raise ValueError(f"{name} lies between 0 and 1, got {rate!r}")
         if not 0 <= self.weight_decay < 1:
             raise ValueError(f"weight_decay lies from 0 to below 1, got {self.weight_decay}")
+        if self.method == "child-d" and self.weight_decay:
+            raise ValueError(
+                f"weight_decay is 0 for child-d, because it would move what the mask holds, got {self.weight_decay}"
+            )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is a share of the steps, from 0 to below 1, got {self.warmup}")
         if not self.clip > 0:
@@ -192,7 +206,7 @@ class RunConfig:
     @property
     def way(self) -> Way:
         """What it asks of its method."""
-        names = ("matrices", "rest", "gauge", "legs", "blocks", "seed")
+        names = ("matrices", "rest", "gauge", "legs", "blocks", "seed", "size")
         return Way(self.cores, self.bond, **{name: getattr(self, name) for name in names})
 
     def as_dict(self) -> dict:

@@ -25,7 +25,7 @@ from mpo_tutorial.models.convert import count, is_decomposed
 from mpo_tutorial.models.layers import matrix_parameters, mpo_layers
 from mpo_tutorial.models.ledger import Ledger
 from mpo_tutorial.models.loading import load
-from mpo_tutorial.models.methods import METHODS
+from mpo_tutorial.models.methods import METHODS, size_for
 from mpo_tutorial.models.readout import pooling_of
 
 if TYPE_CHECKING:
@@ -84,6 +84,21 @@ def prepare(config: RunConfig) -> Prepared:
     base = checkpoint.fingerprint(model, _how(model, config))
     ledger = METHODS[config.method].apply(model, config.way)
     return Prepared(config, task, model.to(device), tokenizer, base, ledger)
+
+
+def within_budget(config: RunConfig, n_params: int) -> tuple[RunConfig, str]:
+    """The config with the size at which its method trains about so many numbers, and a sentence on what that is.
+
+    Errors as in `size_for` and `prepare`; or a ValueError if the config has another size already.
+    """
+    method = METHODS[config.method]
+    if method.knob is not None and config.size != method.knob.usual:
+        raise ValueError(f"either a size or a budget, got size {config.size:g} and budget {n_params:,}")
+    model, _ = load(config.model, load_task(config.task).outputs, config.seed, config.pooling)
+    size = size_for(config.method, model, config.way, n_params)
+    return replace(
+        config, size=size
+    ), f"{method.title}: the {method.knob.what} that trains about {n_params:,} numbers is {size:g}."
 
 
 def _how(model: "PreTrainedModel", config: RunConfig) -> str:
@@ -193,7 +208,10 @@ def _end(
         **records.provenance(),
         "processes": processes.count(),
         "config": prepared.config.as_dict(),
-        "parameters": {"trained": count(prepared.model, trained_only=True), "total": count(prepared.model)},
+        "parameters": {
+            "trained": METHODS[prepared.config.method].n_trained(prepared.model, prepared.config.way),
+            "total": count(prepared.model),
+        },
         "stored_bytes": checkpoint.stored_bytes(prepared.model),
         "train_sentences": len(prepared.task.train(prepared.config.train_size)),
         "epochs": trained.epochs,

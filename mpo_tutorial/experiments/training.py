@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from mpo_tutorial.experiments import processes
 from mpo_tutorial.experiments.batches import Batches
+from mpo_tutorial.experiments.companions import companion_of
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.marks import newest_whole
 from mpo_tutorial.experiments.watch import Watch
@@ -96,9 +97,18 @@ def train(
         use_cpu=device.type == "cpu",
         seed=config.seed,
     )
-    trainer = _Trainer(
-        model, args, DataCollatorWithPadding(tokenizer), dataset.remove_columns("length"), callbacks=[watch]
-    )
+    collate, rows = DataCollatorWithPadding(tokenizer), dataset.remove_columns("length")
+    size = config.micro_batch_size
+
+    def micro_batches() -> Iterator[dict]:
+        for first in range(0, len(rows), size):
+            yield collate([rows[i] for i in range(first, min(first + size, len(rows)))]).to(device)
+
+    companion = companion_of(config, model, watch.steps, micro_batches, newest)
+    callbacks = (
+        [watch] if companion is None else [companion, watch]
+    )  # watch marks a checkpoint as whole, so it comes last
+    trainer = _Trainer(model, args, collate, rows, callbacks=callbacks)
     trainer.config, trainer.batches, trainer.watch = config, batches, watch
     trainer.remove_callback(PrinterCallback)
     if rank:

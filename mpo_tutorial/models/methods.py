@@ -1,16 +1,59 @@
 """The ways of fine-tuning, each with what it makes of a model: the registry that runs, commands and tables read."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
+from mpo_tutorial.models import rivals
+from mpo_tutorial.models.convert import count
+from mpo_tutorial.models.families import layer_of
 from mpo_tutorial.models.ways import Way
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
     from transformers import PreTrainedModel
 
     from mpo_tutorial.models.ledger import Ledger
+
+
+RANKS = tuple(range(1, 257))
+SHARES = tuple(1e-4 * 1.03**k for k in range(280))  # to about .4
+BLOCK_SIDES = (2, 4, 8, 16, 32, 64, 128)  # that divide the sides of BERT's matrices
+KEPT = tuple(k / 1000 for k in range(1, 1001))  # of Child-Tuning
+VERA_RANKS = tuple(2**k for k in range(12))
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What makes a method train more numbers or fewer.
+
+    Parameters
+    ----------
+    what : str
+    usual : int or float
+        What it is where nothing else is asked for.
+    sizes : sequence of int or float
+        What it can be, ascending; with each the method trains more numbers than with the one before, or as many.
+    """
+
+    what: str
+    usual: float
+    sizes: Sequence[float] = RANKS
+
+    def require(self, size: float) -> None:
+        """Refuse, by a ValueError, what it cannot be. Of shares any between the least and the largest will do."""
+        first, last = self.sizes[0], self.sizes[-1]
+        whole = isinstance(first, int)
+        if isinstance(size, bool) or not isinstance(size, int if whole else int | float) or not first <= size <= last:
+            kind = "an integer" if whole else "a number"
+            raise ValueError(f"size, the {self.what}, is {kind} from {first:g} to {last:g}, got {size!r}")
+        if whole and size not in self.sizes:
+            raise ValueError(f"size, the {self.what}, is one of {', '.join(map(str, self.sizes))}, got {size}")
 
 
 @dataclass(frozen=True)
@@ -25,14 +68,62 @@ class Method:
     apply : callable
         From a model and a `Way` to a ledger, or None where nothing becomes an MPO. It leaves trainable what is to be trained, and
         nothing else.
-    size : str, optional
-        The option that makes it smaller, where there is one.
+    knob : Knob, optional
+        Where there is one, `apply` reads its size from the way.
+    trained : callable, optional
+        From a model and a way to how many numbers training can move, where that is not all that requires a gradient.
     """
 
     title: str
     learning_rate: float
     apply: "Callable[[PreTrainedModel, Way], Ledger | None]"
-    size: str | None = None
+    knob: Knob | None = None
+    trained: "Callable[[PreTrainedModel, Way], int] | None" = None
+
+    def n_trained(self, model: "PreTrainedModel", way: Way) -> int:
+        """Numbers that training can move, in a model that `apply` has changed."""
+        return self.trained(model, way) if self.trained else count(model, trained_only=True)
+
+
+def size_for(name: str, model: "PreTrainedModel", way: Way, n_params: int) -> float:
+    """The size with which a method trains about so many numbers of a model, head included.
+
+    Parameters
+    ----------
+    model
+        Stays as it is; copies of it are tried.
+
+    Raises
+    ------
+    ValueError
+        If the method has no size, or the nearest is off by more than a tenth; the sentence says what it trains.
+    """
+    method = METHODS[name]
+    if method.knob is None:
+        trained = _trained(method, model, way)
+        raise ValueError(f"{name} has no size to choose: it trains {trained:,} numbers; leave the budget out")
+    sizes = method.knob.sizes
+    found: dict[float, int] = {}
+
+    def trained(size: float) -> int:
+        if size not in found:
+            found[size] = _trained(method, model, replace(way, size=size))
+        return found[size]
+
+    above = bisect_left(sizes, n_params, key=trained)
+    best = min(sizes[max(0, above - 1) : above + 1], key=lambda size: abs(trained(size) - n_params))
+    if abs(trained(best) - n_params) > 0.1 * n_params:
+        raise ValueError(
+            f"no {method.knob.what} makes {name} train {n_params:,} numbers to within a tenth; the nearest is {best:g}, with "
+            f"{trained(best):,}"
+        )
+    return best
+
+
+def _trained(method: Method, model: "PreTrainedModel", way: Way) -> int:
+    tried = copy.deepcopy(model)
+    method.apply(tried, way)
+    return method.n_trained(tried, way)
 
 
 def _light(model: "PreTrainedModel", way: Way) -> "Ledger | None":
@@ -79,7 +170,6 @@ def _bitfit(model: "PreTrainedModel", way: Way) -> None:
 def _last(model: "PreTrainedModel", way: Way, layers: int) -> None:
     """The last layers, what comes after them, and the head (Liu et al. 2021, Table 5)."""
     from mpo_tutorial.models.convert import train_head
-    from mpo_tutorial.models.families import layer_of
 
     _require_dense(model)
     numbers = {name: layer_of(name) for name, _ in model.named_parameters()}
@@ -137,8 +227,38 @@ def _require_dense(model: "PreTrainedModel") -> None:
         )
 
 
+def _mpo(model: "PreTrainedModel", way: Way) -> None:
+    """Our own method of PEFT: the blocks of an MPO around untouched weights."""
+    from mpo_tutorial.models.peft import MPOConfig
+
+    rivals.add_by_peft(model, lambda names: MPOConfig(target_modules=names, share=way.size), way.matrices)
+
+
+def _added(model: "PreTrainedModel", way: Way, add: Callable[..., None], usual: float | None) -> None:
+    """Something beside the dense weights, drawn by the run's seed."""
+    _require_dense(model)
+    way = replace(way, size=usual if way.size is None else way.size)
+    with torch.random.fork_rng():
+        torch.manual_seed(way.seed)
+        add(model, way)
+
+
+def _chosen(model: "PreTrainedModel", way: Way) -> int:
+    """Of Child-Tuning D: a share of the layers' numbers, and all others."""
+    inside = sum(p.numel() for name, p in model.named_parameters() if layer_of(name) is not None)
+    return count(model) - inside + round(way.size * inside)
+
+
+def _by_peft(model: "PreTrainedModel", way: Way, config_of: Callable[..., "PeftConfig"], **options: object) -> None:
+    rivals.add_by_peft(model, lambda names: config_of(names, way.size, **options), way.matrices)
+
+
+def _method_of(title: str, rate: float, add: Callable[..., None], knob: Knob | None = None) -> Method:
+    return Method(title, rate, partial(_added, add=add, usual=knob and knob.usual), knob)
+
+
 METHODS = {
-    "light": Method("light fine-tuning", 4e-4, _light, size="max_bond"),
+    "light": Method("light fine-tuning", 4e-4, _light),
     "full": Method("full fine-tuning", 1.2e-4, _full),
     "head": Method("head only", 1e-2, _head),
     "bitfit": Method("BitFit", 3e-3, _bitfit),
@@ -147,4 +267,18 @@ METHODS = {
     "last-3": Method("last 3 layers", 2.4e-4, partial(_last, layers=3)),
     "mask": Method("random mask", 1e-3, partial(_random, kind="mask")),
     "subspace": Method("random subspace", 1e-3, partial(_random, kind="subspace")),
+    "mpo": _method_of("light, A M B by PEFT", 4e-4, _mpo, Knob("share of each matrix", 0.1, SHARES)),
+    "lora": _method_of("LoRA", 1e-3, partial(_by_peft, config_of=rivals.lora), Knob("rank", 8)),
+    "dora": _method_of("DoRA", 1e-3, partial(_by_peft, config_of=rivals.lora, use_dora=True), Knob("rank", 8)),
+    "adalora": _method_of("AdaLoRA", 1e-3, partial(_by_peft, config_of=rivals.adalora), Knob("rank", 8)),
+    "ia3": _method_of("IA3", 1e-2, partial(_by_peft, config_of=rivals.ia3)),
+    "oft": _method_of("OFT", 1e-3, partial(_by_peft, config_of=rivals.oft), Knob("side of a block", 32, BLOCK_SIDES)),
+    "vera": _method_of("VeRA", 1e-2, partial(_by_peft, config_of=rivals.vera), Knob("rank", 256, VERA_RANKS)),
+    "adapter": _method_of("bottleneck adapter", 1e-3, rivals.add_adapters, Knob("width", 64)),
+    "loretta": _method_of(
+        "LoRETTA, adapters", 1e-3, partial(rivals.add_adapters, adapter=rivals.Adapter.tensor_train), Knob("rank", 5)
+    ),
+    "prefix": _method_of("prefix tuning", 1e-2, rivals.add_prefixes, Knob("number of keys", 16)),
+    "child-f": Method("Child-Tuning F", 1.2e-4, _full, Knob("share of the gradient", 0.3, KEPT)),
+    "child-d": Method("Child-Tuning D", 1.2e-4, _full, Knob("share of the layers", 0.3, KEPT), _chosen),
 }

@@ -19,3 +19,4 @@ class Way:
     legs: str | None = None
     blocks: str = "both"
     seed: int = 0
+    size: float | None = None

@@ -531,9 +531,7 @@ def test_what_is_said_of_the_squeezings_on_record():
     paper, outputs = aucs("squeezed_as_in_the_paper"), aucs("squeezed_by_outputs")
     assert "it has lost nine points of AUC before the chain is as small as the dense matrices were" in text
     assert round(paper[0][1] - next(auc for share, auc in paper if share < 1)) == 9
-    assert (
-        "It loses six points of AUC down to 80 %, and then, in this run, nothing any more, down to a quarter" in text
-    )
+    assert "It loses six points of AUC down to 80 %, and then, in this run, nothing any more, down to a quarter" in text
     at_80 = next(auc for share, auc in outputs if share < 0.81)
     assert round(outputs[0][1] - at_80) == 6
     assert outputs[-1][1] > at_80

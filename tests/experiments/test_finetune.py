@@ -214,7 +214,16 @@ def test_asking_for_an_absent_gpu_is_refused(config):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "lora"}, "method is one of light, full, head, .*, got 'lora'"),
+        ({"method": "lira"}, "method is one of light, full, head, .*, lora, .*, got 'lira'"),
+        ({"size": 3}, "light has no size, got 3; leave it out"),
+        ({"method": "lora", "size": 0}, "size, the rank, is an integer from 1 to 256, got 0"),
+        ({"method": "lora", "size": 2.5}, r"size, the rank, is an integer from 1 to 256, got 2\.5"),
+        ({"method": "oft", "size": 3}, "size, the side of a block, is one of 2, 4, 8, 16, 32, 64, 128, got 3"),
+        (
+            {"method": "child-f", "size": 1.5},
+            r"size, the share of the gradient, is a number from 0\.001 to 1, got 1\.5",
+        ),
+        ({"method": "child-d", "weight_decay": 0.1}, "weight_decay is 0 for child-d, because it would move what"),
         ({"rest": "none"}, "rest is one of head, norms, all"),
         ({"device": "tpu"}, "device is one of auto, cpu, cuda"),
         ({"bond": 0}, "bond is an integer of at least 1, got 0"),

@@ -14,6 +14,7 @@ import pytest
 from mpo_tutorial import cli
 from mpo_tutorial.experiments.glue import GLUE
 from mpo_tutorial.experiments.records import read_points, write_record
+from mpo_tutorial.models.methods import METHODS
 
 COMMAND = Path(sys.executable).with_name("mpo-tutorial")
 QUICK = ("--learning-rate", "0.02", "--device", "cpu")
@@ -42,8 +43,8 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["demo", "--train-size", "6029"], "rotten_tomatoes has 6028, got 6029"),
         (["demo", "--baseline", "none"], "baseline is one of record, live, got 'none'"),
         (
-            ["finetune", "--method", "lora"],
-            "method is one of light, full, head, bitfit, last-1, last-2, last-3, mask, subspace, got 'lora'",
+            ["finetune", "--method", "lira"],
+            f"method is one of {', '.join(METHODS)}, got 'lira'",
         ),
         (["finetune", "--out", "file/below"], "the output folder must be writable, file/below is not"),
         (["finetune", "--frobnicate"], "No such option: --frobnicate"),
@@ -68,6 +69,12 @@ def refusal(done: subprocess.CompletedProcess) -> str:
             "squeezing is for light fine-tuning with three or more cores, got light, 2 cores",
         ),
         (["light", "--variant", "lighter"], "got 'lighter'"),
+        (["finetune", "--method", "lora", "--size", "many"], "a number is needed, got 'many'"),
+        (
+            ["finetune", "--method", "lora", "--size", "4", "--budget", "9000"],
+            "either a size or a budget, got size 4 and",
+        ),
+        (["finetune", "--method", "ia3", "--budget", "9000"], "ia3 has no size to choose: it trains 28,418 numbers"),
         (["squeeze-study", "--variant", "two cuts"], "one fitted cut, 35 %; uncut; got 'two cuts'"),
         (["fintune"], "No such command 'fintune'"),
     ],
@@ -298,6 +305,16 @@ def test_an_old_command_answers_with_the_new_one(mpo_tutorial_command, tmp_path,
     for arguments in ((old,), (old, "--run", "runs/demo/light", "--anything")):
         assert f"the command {old} is now {new}" in refusal(mpo_tutorial_command(*arguments, cwd=tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_chooses_the_size_and_says_which(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
+    options = ["--model", tiny_model, "--task", tiny_task, "--method", "lora", "--train-size", 40, "--epochs", 1]
+    done = mpo_tutorial_command("finetune", *options, "--budget", 4000, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    size, trained = record["config"]["size"], record["parameters"]["trained"]
+    assert f"LoRA: the rank that trains about 4,000 numbers is {size}." in done.stdout
+    assert abs(trained - 4000) <= 400
 
 
 def test_a_comparison_is_resumed_shared_and_refused(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
