@@ -7,15 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-
-from mpo_tutorial.models import rivals
-from mpo_tutorial.models.convert import count
-from mpo_tutorial.models.families import layer_of
 from mpo_tutorial.models.ways import Way
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
     from transformers import PreTrainedModel
 
     from mpo_tutorial.models.ledger import Ledger
@@ -64,7 +58,8 @@ class Method:
     ----------
     title : str
     learning_rate : float
-        The best of its grid on sentences of rotten_tomatoes that are neither trained on nor tested: records/light.jsonl.
+        Where records/light.jsonl has tuned it, the best of its grid, on sentences of rotten_tomatoes that are neither trained on
+        nor tested; of the other methods a first guess.
     apply : callable
         From a model and a `Way` to a ledger, or None where nothing becomes an MPO. It leaves trainable what is to be trained, and
         nothing else.
@@ -82,6 +77,8 @@ class Method:
 
     def n_trained(self, model: "PreTrainedModel", way: Way) -> int:
         """Numbers that training can move, in a model that `apply` has changed."""
+        from mpo_tutorial.models.convert import count
+
         return self.trained(model, way) if self.trained else count(model, trained_only=True)
 
 
@@ -170,6 +167,7 @@ def _bitfit(model: "PreTrainedModel", way: Way) -> None:
 def _last(model: "PreTrainedModel", way: Way, layers: int) -> None:
     """The last layers, what comes after them, and the head (Liu et al. 2021, Table 5)."""
     from mpo_tutorial.models.convert import train_head
+    from mpo_tutorial.models.families import layer_of
 
     _require_dense(model)
     numbers = {name: layer_of(name) for name, _ in model.named_parameters()}
@@ -227,34 +225,29 @@ def _require_dense(model: "PreTrainedModel") -> None:
         )
 
 
-def _mpo(model: "PreTrainedModel", way: Way) -> None:
-    """Our own method of PEFT: the blocks of an MPO around untouched weights."""
-    from mpo_tutorial.models.peft import MPOConfig
-
-    rivals.add_by_peft(model, lambda names: MPOConfig(target_modules=names, share=way.size), way.matrices)
-
-
-def _added(model: "PreTrainedModel", way: Way, add: Callable[..., None], usual: float | None) -> None:
+def _added(model: "PreTrainedModel", way: Way, name: str, usual: float | None = None) -> None:
     """Something beside the dense weights, drawn by the run's seed."""
+    import torch
+
+    from mpo_tutorial.models.rivals import ADDITIONS
+
     _require_dense(model)
-    way = replace(way, size=usual if way.size is None else way.size)
     with torch.random.fork_rng():
         torch.manual_seed(way.seed)
-        add(model, way)
+        ADDITIONS[name](model, replace(way, size=usual if way.size is None else way.size))
 
 
 def _chosen(model: "PreTrainedModel", way: Way) -> int:
     """Of Child-Tuning D: a share of the layers' numbers, and all others."""
+    from mpo_tutorial.models.convert import count
+    from mpo_tutorial.models.families import layer_of
+
     inside = sum(p.numel() for name, p in model.named_parameters() if layer_of(name) is not None)
     return count(model) - inside + round(way.size * inside)
 
 
-def _by_peft(model: "PreTrainedModel", way: Way, config_of: Callable[..., "PeftConfig"], **options: object) -> None:
-    rivals.add_by_peft(model, lambda names: config_of(names, way.size, **options), way.matrices)
-
-
-def _method_of(title: str, rate: float, add: Callable[..., None], knob: Knob | None = None) -> Method:
-    return Method(title, rate, partial(_added, add=add, usual=knob and knob.usual), knob)
+def _addition(name: str, title: str, rate: float, knob: Knob | None = None) -> Method:
+    return Method(title, rate, partial(_added, name=name, usual=knob and knob.usual), knob)
 
 
 METHODS = {
@@ -267,18 +260,16 @@ METHODS = {
     "last-3": Method("last 3 layers", 2.4e-4, partial(_last, layers=3)),
     "mask": Method("random mask", 1e-3, partial(_random, kind="mask")),
     "subspace": Method("random subspace", 1e-3, partial(_random, kind="subspace")),
-    "mpo": _method_of("light, A M B by PEFT", 4e-4, _mpo, Knob("share of each matrix", 0.1, SHARES)),
-    "lora": _method_of("LoRA", 1e-3, partial(_by_peft, config_of=rivals.lora), Knob("rank", 8)),
-    "dora": _method_of("DoRA", 1e-3, partial(_by_peft, config_of=rivals.lora, use_dora=True), Knob("rank", 8)),
-    "adalora": _method_of("AdaLoRA", 1e-3, partial(_by_peft, config_of=rivals.adalora), Knob("rank", 8)),
-    "ia3": _method_of("IA3", 1e-2, partial(_by_peft, config_of=rivals.ia3)),
-    "oft": _method_of("OFT", 1e-3, partial(_by_peft, config_of=rivals.oft), Knob("side of a block", 32, BLOCK_SIDES)),
-    "vera": _method_of("VeRA", 1e-2, partial(_by_peft, config_of=rivals.vera), Knob("rank", 256, VERA_RANKS)),
-    "adapter": _method_of("bottleneck adapter", 1e-3, rivals.add_adapters, Knob("width", 64)),
-    "loretta": _method_of(
-        "LoRETTA, adapters", 1e-3, partial(rivals.add_adapters, adapter=rivals.Adapter.tensor_train), Knob("rank", 5)
-    ),
-    "prefix": _method_of("prefix tuning", 1e-2, rivals.add_prefixes, Knob("number of keys", 16)),
+    "mpo": _addition("mpo", "light, A M B by PEFT", 4e-4, Knob("share of each matrix", 0.1, SHARES)),
+    "lora": _addition("lora", "LoRA", 1e-3, Knob("rank", 8)),
+    "dora": _addition("dora", "DoRA", 1e-3, Knob("rank", 8)),
+    "adalora": _addition("adalora", "AdaLoRA", 1e-3, Knob("rank", 8)),
+    "ia3": _addition("ia3", "IA3", 1e-2),
+    "oft": _addition("oft", "OFT", 1e-3, Knob("side of a block", 32, BLOCK_SIDES)),
+    "vera": _addition("vera", "VeRA", 1e-2, Knob("rank", 256, VERA_RANKS)),
+    "adapter": _addition("adapter", "bottleneck adapter", 1e-3, Knob("width", 64)),
+    "loretta": _addition("loretta", "LoRETTA, adapters", 1e-3, Knob("rank", 5)),
+    "prefix": _addition("prefix", "prefix tuning", 1e-2, Knob("number of keys", 16)),
     "child-f": Method("Child-Tuning F", 1.2e-4, _full, Knob("share of the gradient", 0.3, KEPT)),
     "child-d": Method("Child-Tuning D", 1.2e-4, _full, Knob("share of the layers", 0.3, KEPT), _chosen),
 }

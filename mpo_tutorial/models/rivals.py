@@ -6,6 +6,7 @@ Each changes a model in place, freezes what it came with, and leaves trainable w
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,13 +27,13 @@ LORETTA_WIDTH = 64
 PEFT_NAME = "default"  # by which PEFT knows what was added
 
 
-def add_by_peft(model: "PreTrainedModel", config_of: "Callable[[list[str]], PeftConfig]", matrices: str | None) -> None:
+def add_by_peft(model: "PreTrainedModel", way: Way, config_of: "Callable[..., PeftConfig]") -> None:
     """One of PEFT's methods on the matrices that light fine-tuning changes, or on others.
 
     Parameters
     ----------
     config_of : callable
-        From the names of the matrices to PEFT's config.
+        From the names of the matrices and `way.size` to PEFT's config.
 
     Raises
     ------
@@ -46,11 +47,19 @@ def add_by_peft(model: "PreTrainedModel", config_of: "Callable[[list[str]], Peft
     except ImportError as error:
         raise ImportError('this method is PEFT\'s, which is not installed; pip install "mpo_tutorial[peft]"') from error
     before = {name for name, _ in model.named_parameters()}
-    get_peft_model(model, config_of([name for name, _ in dense_matrices(model, matrices or USUAL)]), PEFT_NAME)
+    names = [name for name, _ in dense_matrices(model, way.matrices or USUAL)]
+    get_peft_model(model, config_of(names, way.size), PEFT_NAME)
     added = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not added or {name for name, _ in added} & before:
         raise ValueError(f"PEFT has added nothing to {type(model).__name__}")
     _train(model, [p for _, p in added])
+
+
+def mpo(names: list[str], size: float) -> "PeftConfig":
+    """Our own: the blocks of an MPO around each matrix, with a share `size` of its numbers."""
+    from mpo_tutorial.models.peft import MPOConfig
+
+    return MPOConfig(target_modules=names, share=size)
 
 
 def lora(names: list[str], size: int, **options: Any) -> "PeftConfig":
@@ -223,3 +232,17 @@ def _train(model: "PreTrainedModel", added: list[nn.Parameter]) -> None:
     train_head(model)
     for parameter in added:
         parameter.requires_grad_(True)
+
+
+ADDITIONS: dict[str, Callable[["PreTrainedModel", Way], None]] = {
+    "mpo": partial(add_by_peft, config_of=mpo),
+    "lora": partial(add_by_peft, config_of=lora),
+    "dora": partial(add_by_peft, config_of=partial(lora, use_dora=True)),
+    "adalora": partial(add_by_peft, config_of=adalora),
+    "ia3": partial(add_by_peft, config_of=ia3),
+    "oft": partial(add_by_peft, config_of=oft),
+    "vera": partial(add_by_peft, config_of=vera),
+    "adapter": add_adapters,
+    "loretta": partial(add_adapters, adapter=Adapter.tensor_train),
+    "prefix": add_prefixes,
+}
