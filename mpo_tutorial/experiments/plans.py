@@ -41,7 +41,8 @@ class Plan:
         How "once" shares out the parameters: equal shares; by `budget.allocate`, by the error of the numbers or the outputs; or
         equal shares for two factors each, by the aware SVD, instead of a chain.
     fitted : bool
-        Fit what is cut to the layer's inputs, biases with it; else the plain cut.
+        Fit what is cut to the layer's inputs, biases with it, until the fit has settled; on the cubic schedule only after the last
+        cut, before by `squeeze.SWEEPS_HALFWAY` sweeps. Else the plain cut.
     sweeps : int
         Two-site sweeps after a cut. Greedily, the matrix's bonds are allotted anew before: their dimensions go where they are used.
     delta : float, optional

@@ -41,6 +41,8 @@ MET = "the plan is done"
 WORSE = "more than delta was lost"
 NOT_FINITE = "a number was not finite"
 
+SWEEPS_HALFWAY = 2  # of a fit that training and another cut of the same matrix follow
+
 Bonds = tuple[int, ...]
 
 
@@ -365,7 +367,8 @@ class Squeeze:
         if plan.sweeps:
             new = two_site(new, matrix, after, plan.sweeps)
         if plan.fitted and moments is not None:
-            new = fitted_to(layer, new, moments)
+            halfway = plan.schedule == "cubic" and not self._is_last()
+            new = fitted_to(layer, new, moments, SWEEPS_HALFWAY if halfway else None)
         if plan.gauge == "tt-svd":
             new = new.canonize(len(new.cores) - 1)
         error = self._error(layer, matrix, new.to_matrix(), moments)
