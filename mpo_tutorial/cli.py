@@ -78,6 +78,7 @@ from mpo_tutorial.options import (
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split(".")[0]
 )
+COSTS = "costs"  # the folder of what steps cost, in a comparison's
 WIDE = 200  # a file or a pipe has no edge at which a table must break
 IS_FIRST = processes.rank() == 0  # of the processes that torchrun started; the others print refusals alone
 console = Console(width=None if sys.stdout.isatty() else WIDE, quiet=not IS_FIRST)
@@ -257,19 +258,38 @@ def compress(
 def compare(
     model: Model = RunConfig.model,
     task: Task = RunConfig.task,
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"Others instead, commas between, the first minus the second decides: {', '.join(METHODS)}."),
+    ] = None,
+    budget: Budget = None,
     train_size: TrainSize = RunConfig.train_size,
     epochs: Epochs = RunConfig.epochs,
+    max_length: MaxLength = RunConfig.max_length,
     device: Device = RunConfig.device,
     out: Out = Path("runs/compare"),
     resume: Resume = False,
     workers: Workers = 1,
     scheduler: Scheduler = None,
 ):
-    """Light against full fine-tuning on any task: rates tuned alike, three seeds (about an hour on two cores)."""
-    config = _config(locals())
-    from mpo_tutorial.experiments import compare, study
+    """Light against full fine-tuning on any task: rates tuned alike, three seeds (about an hour on two cores). Or any methods
+    against each other, with what a step of each costs.
+    """
+    if budget is not None and methods is None:
+        raise ValueError(f"a budget is for --methods, such as --methods light,lora,adapter; got {budget:,} alone")
+    config = _settled(locals())
+    from mpo_tutorial.experiments import compare, rivals, study
 
     options = {"resume": resume, "workers": workers, "scheduler": scheduler}
+    if methods is not None:
+        comparison, told = rivals.among([name.strip() for name in methods.split(",")], config, budget)
+        for sentence in told:
+            console.print(sentence, soft_wrap=True)
+        made = compare.study(comparison, config)
+        _require_writable(out)
+        _race(comparison, made, config, out, options)
+        return
+    _require_writable(out)
     points = study.run(compare.study(compare.TRIAL, config), out, **options, show=console.print)
     _print_comparison(points, compare.TRIAL, out)
 
@@ -297,6 +317,48 @@ def light(
     options = {"resume": resume, "workers": workers, "scheduler": scheduler}
     points = study.run(made, out, **options, show=partial(console.print, soft_wrap=True))
     _print_comparison(points, light.LIGHT, out)
+
+
+@app.command("rivals")
+def rivals_study(
+    variant: Annotated[
+        list[str] | None, typer.Option(help="One of the study's variants; may be given several times (default: all).")
+    ] = None,
+    model: Model = RunConfig.model,
+    micro_batch_size: Annotated[
+        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in memory at once, of 32 in a step.")
+    ] = RunConfig.micro_batch_size,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/rivals"),
+    resume: Resume = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+):
+    """Is light fine-tuning better than LoRA? All methods, tuned alike, and what a step of each costs (a day on two cores)."""
+    from mpo_tutorial.experiments import rivals
+
+    config = RunConfig(model=model, micro_batch_size=micro_batch_size, device=device)
+    made = rivals.study(config, variant)
+    _require_writable(out)
+    options = {"resume": resume, "workers": workers, "scheduler": scheduler}
+    _race(rivals.RIVALS, made, config, out, options, variant)
+
+
+def _race(comparison, made, config: RunConfig, out: Path, options: dict, names: list[str] | None = None) -> None:
+    """A comparison of methods, then what their steps cost, told and written down."""
+    from mpo_tutorial.course import rival_results
+    from mpo_tutorial.experiments import rivals, study
+    from mpo_tutorial.experiments.compare import summarise
+
+    show = partial(console.print, soft_wrap=True)
+    points = study.run(made, out, **options, show=show)
+    spent = study.run(rivals.costs_study(comparison, config, names), out / COSTS, resume=options["resume"], show=show)
+    summary = summarise(points, comparison)
+    _print_table(rival_results.HEAD, rival_results.cells(summary, comparison, rivals.costs(spent)))
+    for sentence in rival_results.sentences(summary, comparison, spent):
+        console.print(sentence, soft_wrap=True, markup=False)
+    written = rival_results.write(points, comparison, spent, out)
+    console.print(f"Record: {out / study.RECORD}   Written: {', '.join(path.name for path in written)}", soft_wrap=True)
 
 
 def _print_comparison(
@@ -543,13 +605,18 @@ def doctor():
         raise typer.Exit(1)
 
 
-def _config(options: dict) -> RunConfig:
-    """The config among a command's options; what it names must exist, before torch is imported and a folder made."""
+def _settled(options: dict) -> RunConfig:
+    """The config among a command's options; what it names must exist, before torch is imported."""
     from mpo_tutorial.experiments.tasks import load_task
 
     names = {field.name for field in fields(RunConfig)}
     config = RunConfig(**{name: value for name, value in options.items() if name in names})
-    config = config.settled(load_task(config.task))
+    return config.settled(load_task(config.task))
+
+
+def _config(options: dict) -> RunConfig:
+    """The same, the budget's size chosen, and the output folder made."""
+    config = _settled(options)
     if options.get("budget") is not None:
         from mpo_tutorial.experiments.finetune import within_budget
 

@@ -163,12 +163,13 @@ def sentences_of_comparison(summary: dict, comparison: Comparison) -> list[str]:
         for ours, other in [comparison.primary]
         for n in [summary["final"][ours][0]["result"][split]["n"]]
     ]
+    short = f", tried with {comparison.tuned_for:.0%} of the epochs," if comparison.tuned_for < 1 else ""
+    seeds = f"{len(comparison.tuning_seeds)} seed{'s' if len(comparison.tuning_seeds) > 1 else ''}"
     return [
         *decided,
         f"{result['train_sentences']:,} training sentences of {config['task']}, {config['epochs']} epochs, batches of "
-        f"{config['batch_size']}. Rates are the best in their grids on the {' and '.join(comparison.tuned_on)} sentences, over "
-        f"{len(comparison.tuning_seeds)} seed{'s' if len(comparison.tuning_seeds) > 1 else ''}. Intervals are Student's t over "
-        f"the seeds. Measured {_when_and_where(final)}.",
+        f"{config['batch_size']}. Rates{short} are the best in their grids on the {' and '.join(comparison.tuned_on)} sentences, "
+        f"over {seeds}. Intervals are Student's t over the seeds. Measured {_when_and_where(final)}.",
     ]
 
 

@@ -1,7 +1,9 @@
 """Ways of fine-tuning compared: each chooses its learning rate on sentences it is not tested on, then is tested; two stages."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +17,7 @@ from mpo_tutorial.experiments.study import Point, Setting, Study
 from mpo_tutorial.experiments.tasks import MOST_TRAIN_BY_DEFAULT, Task, load_task, require_classes
 from mpo_tutorial.models.stored import holds_mpos
 
+TUNING = "tuning"  # what the names of all stages begin with in which rates are tried
 UNUSED = 1000  # first unused training sentences, which the study of cuts looks at, too
 # Five rates each, a factor of two apart.
 CORES = (1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
@@ -66,6 +69,11 @@ class Comparison:
         How much worse the first of the pair may be, as a share of the sentences.
     most_seeds : int
         Up to as many the primary pair is tested with, if the tuning's spread asks for more than the variants say.
+    tuned_for : float
+        Share of a run's epochs that rates are tried with, rounded up to whole ones.
+    moves : int
+        How often a grid whose best rate is its least or its largest gets one more beyond, as many times as large as that is
+        against its neighbour.
     """
 
     name: str
@@ -77,6 +85,8 @@ class Comparison:
     opened: Sequence[str] = ()
     margin: float = 0.01
     most_seeds: int = 0
+    tuned_for: float = 1.0
+    moves: int = 0
 
 
 # What `mpo-tutorial compare` makes of any task: a trial, three seeds.
@@ -109,19 +119,31 @@ def study(comparison: Comparison, base: RunConfig, names: Sequence[str] | None =
     require_classes(base.task)
     if holds_mpos(base.model):
         raise ValueError(f"{base.model} is compressed; full fine-tuning is for the dense model, compare that one")
-    configs = {}
-    for name in names:
-        config = replace(base, learning_rate=None, **variants[name].options)
-        configs[name] = config.settled(load_task(config.task))
+    found = {name: replace(base, learning_rate=None, **variants[name].options) for name in names}
+    tasks = {task: load_task(task) for task in {config.task for config in found.values()}}
+    configs = {name: config.settled(tasks[config.task]) for name, config in found.items()}
 
     def setting(name: str, rate: float, seed: int, splits: Sequence[str]) -> Setting:
         config, plan = replace(configs[name], learning_rate=rate, seed=seed), variants[name].plan
         squeezed = {} if plan is None else {"plan": plan.as_dict()}
         return {"variant": name, "config": config.as_dict(), **squeezed, "splits": [*splits]}
 
+    def tried(rates: Sequence[tuple[str, float]]) -> list[Setting]:
+        settings = [setting(*pair, seed, comparison.tuned_on) for pair in rates for seed in comparison.tuning_seeds]
+        for each in settings:
+            each["config"]["epochs"] = math.ceil(comparison.tuned_for * each["config"]["epochs"])
+        return settings
+
     def tuning(_points: list[Point]) -> list[Setting]:
-        rates = [(name, rate) for name in names for rate in variants[name].rates]
-        return [setting(*pair, seed, comparison.tuned_on) for pair in rates for seed in comparison.tuning_seeds]
+        return tried([(name, rate) for name in names for rate in variants[name].rates])
+
+    def moved(points: list[Point], before: int) -> list[Setting]:
+        """After so many moves. Who has not moved the last time has its best rate inside its grid."""
+        found = tuned(points, comparison)
+        beyond = {
+            name: _beyond(rates) for name, rates in found.items() if len(rates) == len(variants[name].rates) + before
+        }
+        return tried([(name, beyond[name]) for name in names if beyond.get(name) is not None])
 
     def final(points: list[Point]) -> list[Setting]:
         rates = chosen_rates(points, comparison)
@@ -137,7 +159,8 @@ def study(comparison: Comparison, base: RunConfig, names: Sequence[str] | None =
         setting = {"config": config.settled(load_task(config.task)).as_dict(), "splits": ["validation", "test"]}
         return [{"variant": name, **setting, "tuned_on": [*comparison.tuned_on]} for name in floors.FLOORS]
 
-    stages: dict[str, Callable] = {"tuning": tuning, "final": final, "floors": floor}
+    moves = {f"{TUNING}, moved {k + 1}": partial(moved, before=k) for k in range(comparison.moves)}
+    stages: dict[str, Callable] = {TUNING: tuning, **moves, "final": final, "floors": floor}
     return Study(comparison.name, comparison.version, measure, stages, describe=describe, form=form)
 
 
@@ -193,7 +216,7 @@ def tuned(points: Sequence[Point], comparison: Comparison) -> dict[str, dict[flo
     """Of each variant, for each rate, the tuning seeds' shares of right answers among all sentences that rates are chosen by."""
     found: dict[str, dict[float, list[float]]] = {}
     for point in points:
-        if point["stage"] == "tuning":
+        if point["stage"].startswith(TUNING):
             right = [correct_sentences(point["result"][split]) for split in comparison.tuned_on]
             rates = found.setdefault(point["setting"]["variant"], {})
             of_rate = rates.setdefault(point["setting"]["config"]["learning_rate"], [])
@@ -205,6 +228,17 @@ def chosen_rates(points: Sequence[Point], comparison: Comparison) -> dict[str, f
     """Of each variant the rate with the best mean over the tuning seeds."""
     found = tuned(points, comparison)
     return {name: max(rates, key=lambda rate: np.mean(rates[rate])) for name, rates in found.items()}
+
+
+def _beyond(rates: Mapping[float, list[float]]) -> float | None:
+    """The rate after the end of a grid at which it is better than beside it; None if there is no such end, or a single rate."""
+    grid = sorted(rates)
+    means = [float(np.mean(rates[rate])) for rate in grid]
+    best = max(means)
+    for end, beside in ((0, 1), (-1, -2)):
+        if len(grid) > 1 and means[end] == best > means[beside]:
+            return float(f"{grid[end] ** 2 / grid[beside]:.6g}")
+    return None
 
 
 def _seeds(points: Sequence[Point], comparison: Comparison, name: str) -> int:
@@ -248,16 +282,14 @@ def summarise(points: Sequence[Point], comparison: Comparison) -> dict:
         "trained": {
             point["setting"]["variant"]: point["result"]["parameters"]["trained"]
             for point in points
-            if point["stage"] == "tuning"
+            if point["stage"].startswith(TUNING)
         },
         "final": {name: final[name] for name in comparison.variants if name in final},
         "variants": {name: _summary(final[name]) for name in comparison.variants if name in final},
     }
     for name, row in summary["variants"].items():
         beside = comparison.variants[name].beside
-        row["minus_beside"] = (
-            over_seeds(paired(final[name], final[beside], "test")) if beside != name and beside in final else None
-        )
+        row["minus_beside"] = difference(summary, name, beside)
     against = [point["result"]["test"]["accuracy"] for point in final.get(comparison.primary[1], [])]
     for point in points:
         if point["stage"] == "floors":
@@ -293,6 +325,16 @@ def paired(ours: Sequence[Point], other: Sequence[Point], split: str) -> np.ndar
         for found in (ours, other)
     ]
     return np.array([by_seed[0][seed] - by_seed[1][seed] for seed in sorted(by_seed[0].keys() & by_seed[1].keys())])
+
+
+def difference(summary: Mapping, ours: str, other: str) -> dict | None:
+    """What `over_seeds` says of two variants' accuracies on the test set, first minus second, paired by seeds, from what
+    `summarise` gives; None if one was not tested, or both are the same.
+    """
+    final = summary["final"]
+    if ours == other or not {ours, other} <= final.keys():
+        return None
+    return over_seeds(paired(final[ours], final[other], "test"))
 
 
 def _decision(differences: np.ndarray, margin: float) -> dict:

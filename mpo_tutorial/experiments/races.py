@@ -1,15 +1,17 @@
-"""Seconds of contenders that take turns, and the peak memory of each in a process of its own."""
+"""Seconds of contenders that take turns, and what one gives, and its peak memory, in a process of its own."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from statistics import median
+from typing import TypeVar
 
 import torch
 
 from mpo_tutorial.experiments import records
 
+T = TypeVar("T")
 TOO_LONG = 60.0  # seconds
 PAUSE = 0.2  # seconds; the threads of a BLAS go on spinning for a while, and would slow the next contender
 
@@ -39,11 +41,20 @@ def _seconds(step: Callable[[], object], device: str) -> float:
 
 def peak(make: Callable, *arguments) -> int:
     """Bytes at the peak of a process, or of the GPU, that makes a step, does it once, and nothing else."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_peak_here, make, arguments, torch.get_num_threads()).result()
+    return alone(_once, make, arguments)[1]
 
 
-def _peak_here(make: Callable, arguments: tuple, threads: int) -> int:
-    torch.set_num_threads(threads)
+def _once(make: Callable, arguments: tuple) -> None:
     make(*arguments)()
-    return torch.cuda.max_memory_allocated() if "cuda" in arguments else records.peak_memory_bytes()
+
+
+def alone(function: Callable[..., T], *arguments) -> tuple[T, int]:
+    """What a function gives in a process of its own, and the bytes at the peak of that, or of the GPU if it used one."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_with_peak, function, arguments, torch.get_num_threads()).result()
+
+
+def _with_peak(function: Callable[..., T], arguments: tuple, threads: int) -> tuple[T, int]:
+    torch.set_num_threads(threads)
+    found = function(*arguments)
+    return found, torch.cuda.max_memory_allocated() or records.peak_memory_bytes()

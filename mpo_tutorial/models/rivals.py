@@ -48,7 +48,11 @@ def add_by_peft(model: "PreTrainedModel", way: Way, config_of: "Callable[..., Pe
         raise ImportError('this method is PEFT\'s, which is not installed; pip install "mpo_tutorial[peft]"') from error
     before = {name for name, _ in model.named_parameters()}
     names = [name for name, _ in dense_matrices(model, way.matrices or USUAL)]
-    get_peft_model(model, config_of(names, way.size), PEFT_NAME)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated"
+        )  # what PEFT asks transformers for
+        get_peft_model(model, config_of(names, way.size), PEFT_NAME)
     added = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not added or {name for name, _ in added} & before:
         raise ValueError(f"PEFT has added nothing to {type(model).__name__}")

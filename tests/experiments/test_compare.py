@@ -191,3 +191,64 @@ def test_whoever_makes_them_and_dies_comparisons_are_equal_to_the_last_bit(made,
     assert len(list(marks.iterdir())) == deaths
     assert results(found) == results(made)
     assert {p["hardware"]["threads"] for p in found} == {1}
+
+
+def _tuned(variant: str, right: dict[float, int], stage: str = "tuning", seeds=(0,)) -> list[dict]:
+    return [point(stage, variant, rate, seed, validation=n) for rate, n in right.items() for seed in seeds]
+
+
+@pytest.mark.parametrize(
+    ("right", "beyond"),
+    [
+        ({1e-4: 500, 2e-4: 600, 4e-4: 700}, 8e-4),
+        ({1e-4: 700, 2e-4: 600, 4e-4: 500}, 5e-5),
+        ({1e-4: 600, 2e-4: 700, 4e-4: 500}, None),
+        ({1e-4: 500, 2e-4: 500, 4e-4: 500}, None),
+        ({1e-4: 500, 2e-4: 700, 4e-4: 700}, None),
+        ({1e-4: 700, 3e-4: 600, 9e-4: 500}, 1e-4 / 3),
+        ({1e-4: 700}, None),
+    ],
+)
+def test_a_grid_goes_on_beyond_an_end_that_is_better_than_what_is_beside_it(right, beyond):
+    asked = replace(PAIR, variants={"light": Variant(tuple(right), {}, 2)}, moves=2, tuning_seeds=(7, 8))
+    stages = compare.study(asked, RunConfig(model="minilm", epochs=1)).stages
+    assert list(stages) == ["tuning", "tuning, moved 1", "tuning, moved 2", "final", "floors"]
+    points = _tuned("light", right, seeds=(7, 8))
+    found = stages["tuning, moved 1"](points)
+    assert [s["config"]["seed"] for s in found] == ([] if beyond is None else [7, 8])
+    assert all(s["config"]["learning_rate"] == pytest.approx(beyond, rel=1e-5) for s in found)
+    assert all(s["splits"] == ["validation"] for s in found)
+
+
+def test_a_grid_that_has_stopped_does_not_go_on_again():
+    """The second's best lies inside after one move; the first goes on; and what moved counts when rates are chosen."""
+    rates = (1e-4, 2e-4)
+    both = {"light": Variant(rates, {}, 2), "full": Variant(rates, {"method": "full"}, 2)}
+    stages = compare.study(replace(PAIR, variants=both, moves=2), RunConfig(model="minilm", epochs=1)).stages
+    points = [*_tuned("light", {1e-4: 500, 2e-4: 600}), *_tuned("full", {1e-4: 500, 2e-4: 600})]
+    moved = stages["tuning, moved 1"](points)
+    assert [(s["variant"], s["config"]["learning_rate"]) for s in moved] == [("light", 4e-4), ("full", 4e-4)]
+    points += [*_tuned("light", {4e-4: 650}, "tuning, moved 1"), *_tuned("full", {4e-4: 550}, "tuning, moved 1")]
+    moved = stages["tuning, moved 2"](points)
+    assert [(s["variant"], s["config"]["learning_rate"]) for s in moved] == [("light", 8e-4)]
+    assert chosen_rates(points, PAIR) == {"light": 4e-4, "full": 2e-4}
+
+
+@pytest.mark.parametrize(("epochs", "share", "tried"), [(3, 0.5, 2), (2, 0.5, 1), (1, 0.5, 1), (3, 1.0, 3)])
+def test_rates_are_tried_for_a_share_of_the_epochs(epochs, share, tried):
+    asked = replace(PAIR, tuned_for=share)
+    stages = compare.study(asked, RunConfig(model="minilm", epochs=epochs)).stages
+    tuning = stages["tuning"]([])
+    assert {s["config"]["epochs"] for s in tuning} == {tried}
+    points = [point("tuning", s["variant"], s["config"]["learning_rate"], 0, validation=500) for s in tuning]
+    assert {s["config"]["epochs"] for s in stages["final"](points)} == {epochs}
+
+
+def test_a_difference_is_of_two_that_were_tested():
+    runs = {"light": [800, 900, 700], "full": [810, 912, 708, 500]}
+    tested = [point("final", name, 1e-4, seed, test=n) for name, found in runs.items() for seed, n in enumerate(found)]
+    found = summarise(tested, PAIR)
+    assert compare.difference(found, "light", "full") == found["variants"]["light"]["minus_beside"]
+    assert compare.difference(found, "full", "light")["mean"] == pytest.approx(0.01)
+    assert compare.difference(found, "light", "light") is None
+    assert compare.difference(found, "light", "head") is None

@@ -75,6 +75,10 @@ def refusal(done: subprocess.CompletedProcess) -> str:
             "either a size or a budget, got size 4 and",
         ),
         (["finetune", "--method", "ia3", "--budget", "9000"], "ia3 has no size to choose: it trains 28,418 numbers"),
+        (["compare", "--methods", "light,lighter"], "methods are light, full,"),
+        (["compare", "--methods", "light"], "two or more methods are compared, each given once, got light"),
+        (["compare", "--budget", "9000"], "a budget is for --methods, such as --methods light,lora,adapter; got 9,000"),
+        (["rivals", "--variant", "lora"], "500 sentences; got 'lora'"),
         (["squeeze-study", "--variant", "two cuts"], "one fitted cut, 35 %; uncut; got 'two cuts'"),
         (["fintune"], "No such command 'fintune'"),
     ],
@@ -315,6 +319,37 @@ def test_a_budget_chooses_the_size_and_says_which(mpo_tutorial_command, tmp_path
     size, trained = record["config"]["size"], record["parameters"]["trained"]
     assert f"LoRA: the rank that trains about 4,000 numbers is {size}." in done.stdout
     assert abs(trained - 4000) <= 400
+
+
+def test_methods_that_are_named_are_compared_with_what_a_step_costs(
+    tmp_path, monkeypatch, capfd, tiny_model, tiny_task
+):
+    """In this process, with one turn of costs; run again with --resume, it makes nothing anew."""
+    monkeypatch.setattr("mpo_tutorial.experiments.rivals.TURNS", 1)
+    options = ["--model", tiny_model, "--task", tiny_task, "--train-size", 40, "--epochs", 1, "--device", "cpu"]
+    options += ["--methods", "light, lora", "--budget", 4000, "--out", tmp_path / "run"]
+    before = {}
+    for resume in ([], ["--resume"]):
+        monkeypatch.setattr(sys, "argv", ["mpo-tutorial", "compare", *map(str, options), *resume])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        printed = capfd.readouterr().out
+        assert "LoRA: the rank that trains about 4,000 numbers is" in printed
+        assert "light has no size to choose." in printed
+        assert "Light minus LoRA, paired by 3 seeds, on the test set (40 sentences):" in printed
+        records = {path: (tmp_path / "run" / path).read_bytes() for path in ("record.jsonl", "costs/record.jsonl")}
+        made = [json.loads(line) for line in records["record.jsonl"].splitlines()]
+        assert sum(point["stage"] == "final" for point in made) == 6
+        assert len(records["costs/record.jsonl"].splitlines()) == 2
+        if resume:
+            assert records == before
+        before = records
+    names = {"record.jsonl", ".lock", "costs", "table.md", "summary.json", "accuracy.png"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= names
+    rows = [line for line in (tmp_path / "run" / "table.md").read_text().splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[1:]] == ["| light", "| LoRA"]
+    assert all(" s | " in row and " GB | " in row for row in rows[1:])
 
 
 def test_a_comparison_is_resumed_shared_and_refused(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
