@@ -1,5 +1,6 @@
 """What commands can be told: their options, each with its help."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from mpo_tutorial.experiments.plans import (
 from mpo_tutorial.models.ways import BLOCKS, GAUGES
 
 
-def _number(kind: type, name: str):
+def _number(kind: Callable[[str], float], name: str):
     def parse(text: str):
         try:
             return kind(text)
@@ -30,10 +31,6 @@ def _number(kind: type, name: str):
 
 
 WHOLE, REAL = _number(int, "an integer"), _number(float, "a number")
-
-
-def _size(text: str) -> float:
-    return int(text) if text.isdecimal() else REAL(text)
 
 
 Model = Annotated[str, typer.Option(help='"minilm" (embedded), a local folder, or a name on the hub.')]
@@ -75,7 +72,7 @@ Epochs = Annotated[
 Size = Annotated[
     float | None,
     typer.Option(
-        parser=_size,
+        parser=_number(lambda text: int(text) if text.isdecimal() else float(text), "a number"),
         metavar="NUMBER",
         help="Of a method that has one: LoRA's rank, an adapter's width (default: usual).",
     ),

@@ -1,6 +1,6 @@
 """What some methods do beside each step of the optimiser: masks of the gradients, and ranks that sink."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,8 +80,10 @@ def fisher_information(
     """The mean over batches of the squared gradient of each one's mean loss, by name, without dropout. Gradients are left empty."""
     found, n, was_training = {name: torch.zeros_like(p) for name, p in parameters.items()}, 0, model.training
     model.eval()
+    device = next(model.parameters()).device
     for batch in batches:
-        gradients = torch.autograd.grad(model(**batch).loss, list(parameters.values()))
+        loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}).loss
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
         n += 1
         for total, gradient in zip(found.values(), gradients, strict=True):
             total += gradient**2
@@ -118,15 +120,16 @@ class AdaLoRA(TrainerCallback):
         self.model, self.config = model, model.peft_config[PEFT_NAME]
         self.config.total_step, self.config.tinit, self.config.tfinal = steps, steps // 10, 3 * steps // 10
         self.allocator = RankAllocator(model, self.config, PEFT_NAME)
-        self._kept = {"mean": self.allocator.exp_avg_ipt, "spread": self.allocator.exp_avg_unc, "rank": {}}
         if resumed_from is not None:
+            kept: dict[str, dict[str, Tensor]] = {kind: {} for kind in ("mean", "spread", "rank")}
             for name, tensor in load_file(resumed_from / RANKS).items():
                 kind, _, of = name.partition(" ")
-                self._kept[kind][of] = tensor.to(next(model.parameters()).device)
+                kept[kind][of] = tensor.to(next(model.parameters()).device)
+            self.allocator.exp_avg_ipt, self.allocator.exp_avg_unc = kept["mean"], kept["spread"]
             self.allocator.ipt = dict(
-                self._kept["mean"]
+                kept["mean"]
             )  # its own values are of one step; a name that is missing begins anew
-            self.config.rank_pattern = {name: mask.tolist() for name, mask in self._kept["rank"].items()}
+            self.config.rank_pattern = {name: mask.tolist() for name, mask in kept["rank"].items()}
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs) -> None:
         factors = [p for name, p in self.model.named_parameters() if "lora_A" in name or "lora_B" in name]
@@ -141,13 +144,14 @@ class AdaLoRA(TrainerCallback):
         if step <= settled:
             _, pattern = self.allocator.update_and_allocate(self.model, step, force_mask=step == settled)
             self.config.rank_pattern = pattern or self.config.rank_pattern
-            self._kept["rank"] = {name: torch.tensor(mask) for name, mask in (self.config.rank_pattern or {}).items()}
         else:
             self.allocator.mask_using_rank_pattern(self.model, self.config.rank_pattern)
 
     def on_save(self, args, state: "TrainerState", control, **kwargs) -> None:
         if state.is_world_process_zero:
-            tensors = {f"{kind} {name}": tensor for kind, of in self._kept.items() for name, tensor in of.items()}
+            ranks = {name: torch.tensor(mask) for name, mask in (self.config.rank_pattern or {}).items()}
+            kept = {"mean": self.allocator.exp_avg_ipt, "spread": self.allocator.exp_avg_unc, "rank": ranks}
+            tensors = {f"{kind} {name}": tensor for kind, of in kept.items() for name, tensor in of.items()}
             save_file(tensors, Path(args.output_dir) / f"checkpoint-{state.global_step}" / RANKS)
 
 
@@ -155,7 +159,7 @@ def companion_of(
     config: RunConfig,
     model: nn.Module,
     steps: int,
-    batches: Callable[[], Iterable[dict]],
+    batches: Iterable[dict],
     resumed_from: Path | None = None,
 ) -> TrainerCallback | None:
     """What a run's method needs beside its steps, the model being as it was before the first; None for most.
@@ -164,8 +168,8 @@ def companion_of(
     ----------
     steps : int
         Of the optimiser in the whole run.
-    batches : callable
-        Gives micro-batches of training sentences, on the model's device.
+    batches : iterable of dict
+        Micro-batches of training sentences.
     resumed_from : Path, optional
         The checkpoint from which the run goes on.
     """
@@ -173,7 +177,7 @@ def companion_of(
     if config.method == "child-f":
         return ChildTuningF(model, share, config.seed)
     if config.method == "child-d":
-        return ChildTuningD(model, share, batches())
+        return ChildTuningD(model, share, batches)
     if config.method == "adalora":
         return AdaLoRA(model, steps, resumed_from)
     return None

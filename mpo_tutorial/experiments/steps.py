@@ -122,34 +122,27 @@ def step_of(contender: str, work: Work, sizes: Sizes, device: str) -> Step | Non
         model, tokenizer = new_bert(sizes), load("minilm")[1]
     else:
         model, tokenizer = load(work.model)
-    if contender == LORA:
-        model, rate = _with_lora(model), METHODS["full"].learning_rate
-        if model is None:
-            return None
-    else:
-        method = METHODS["full" if contender == FULL else "light"]
-        method.apply(model, Way(N_CORES, rest="norms"))
-        rate = method.learning_rate
+    method = METHODS[{FULL: "full", LORA: "lora"}.get(contender, "light")]
+    try:
+        method.apply(model, Way(N_CORES, rest="norms", size=_equal_rank(model) if contender == LORA else None))
+    except ImportError:
+        return None
     model.to(device).train()
-    step = Step(model, _batches(work, tokenizer, device), precision=work.precision, once=contender == LIGHT, rate=rate)
+    batches, rate = _batches(work, tokenizer, device), method.learning_rate
+    step = Step(model, batches, precision=work.precision, once=contender == LIGHT, rate=rate)
     step()
     return step
 
 
-def _with_lora(model: "PreTrainedModel") -> nn.Module | None:
-    """Peft's LoRA of the matrices that become MPOs, of the rank at which it trains as many of their numbers, about."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        return None
-    sizes = {name: tuple(module.weight.T.shape) for name, module in dense_matrices(model, USUAL)}
+def _equal_rank(model: "PreTrainedModel") -> int:
+    """At which LoRA of the matrices that become MPOs trains as many of their numbers, about."""
+    sizes = [tuple(module.weight.T.shape) for _, module in dense_matrices(model, USUAL)]
     trained = 0
-    for size in sizes.values():
+    for size in sizes:
         shape = usual_shape(*size, N_CORES)
         numbers = shape.n_params_each(shape.full_bonds)
         trained += sum(numbers) - numbers[shape.central]
-    rank = max(1, round(trained / sum(map(sum, sizes.values()))))
-    return get_peft_model(model, LoraConfig("SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules=list(sizes)))
+    return max(1, round(trained / sum(map(sum, sizes))))
 
 
 def _batches(work: Work, tokenizer, device: str) -> list[dict]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -98,12 +98,7 @@ def train(
         seed=config.seed,
     )
     collate, rows = DataCollatorWithPadding(tokenizer), dataset.remove_columns("length")
-    size = config.micro_batch_size
-
-    def micro_batches() -> Iterator[dict]:
-        for first in range(0, len(rows), size):
-            yield collate([rows[i] for i in range(first, min(first + size, len(rows)))]).to(device)
-
+    micro_batches = DataLoader(rows, config.micro_batch_size, collate_fn=collate)
     companion = companion_of(config, model, watch.steps, micro_batches, newest)
     callbacks = (
         [watch] if companion is None else [companion, watch]

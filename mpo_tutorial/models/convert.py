@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -197,25 +198,23 @@ def freeze(model: "PreTrainedModel", rest: str = "norms", blocks: str = "both") 
         raise ValueError(f"rest is one of {', '.join(RESTS)}, got {rest!r}")
     if blocks not in BLOCKS:
         raise ValueError(f"blocks is one of {', '.join(BLOCKS)}, got {blocks!r}")
-    train_head(model)
+    besides = {"head": (), "norms": (*biases(model), *norms(model)), "all": model.parameters()}
+    train_head(model, besides[rest])
     anew = set(model.base_model.pooler.modules()) if getattr(model, "new_pooler", False) else set()
-    if rest == "norms":
-        for parameter in (*biases(model), *norms(model)):
-            parameter.requires_grad_(True)
-    elif rest == "all":
-        model.requires_grad_(True)
     for layer in (layer for layer in layers if layer not in anew):
         centre = len(layer.cores) // 2
         for k, core in enumerate(layer.cores):
             core.requires_grad_(k < centre if blocks == "left" else k > centre if blocks == "right" else k != centre)
 
 
-def train_head(model: "PreTrainedModel") -> None:
-    """Freeze the encoder, and leave the head trainable; with it a pooler that begins anew."""
+def train_head(model: "PreTrainedModel", besides: Iterable[nn.Parameter] = ()) -> None:
+    """Freeze the encoder, and leave the head trainable; with it a pooler that begins anew, and some other parameters."""
     model.requires_grad_(True)
     model.base_model.requires_grad_(False)
     if getattr(model, "new_pooler", False):
         model.base_model.pooler.requires_grad_(True)
+    for parameter in besides:
+        parameter.requires_grad_(True)
 
 
 def biases(model: nn.Module) -> list[nn.Parameter]:

@@ -4,7 +4,7 @@ import copy
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from mpo_tutorial.models.ways import Way
@@ -100,12 +100,10 @@ def size_for(name: str, model: "PreTrainedModel", way: Way, n_params: int) -> fl
         trained = _trained(method, model, way)
         raise ValueError(f"{name} has no size to choose: it trains {trained:,} numbers; leave the budget out")
     sizes = method.knob.sizes
-    found: dict[float, int] = {}
 
+    @cache
     def trained(size: float) -> int:
-        if size not in found:
-            found[size] = _trained(method, model, replace(way, size=size))
-        return found[size]
+        return _trained(method, model, replace(way, size=size))
 
     above = bisect_left(sizes, n_params, key=trained)
     best = min(sizes[max(0, above - 1) : above + 1], key=lambda size: abs(trained(size) - n_params))
@@ -159,9 +157,7 @@ def _bitfit(model: "PreTrainedModel", way: Way) -> None:
     """All biases and the head (Ben Zaken et al. 2022)."""
     from mpo_tutorial.models.convert import biases, train_head
 
-    train_head(model)
-    for bias in biases(model):
-        bias.requires_grad_(True)
+    train_head(model, biases(model))
 
 
 def _last(model: "PreTrainedModel", way: Way, layers: int) -> None:
@@ -209,10 +205,7 @@ def _random(model: "PreTrainedModel", way: Way, kind: str) -> None:
             )
         mpo = MPO.from_blocks(module.weight.T, usual_shape(*module.weight.T.shape, way.n_cores))
         sizes[name] = sum(core.numel() for core in mpo.auxiliary)
-    train_head(model)
-    if way.rest == "norms":
-        for parameter in (*biases(model), *norms(model)):
-            parameter.requires_grad_(True)
+    train_head(model, (*biases(model), *norms(model)) if way.rest == "norms" else ())
     add_updates(model, sizes, kind, way.seed)
 
 

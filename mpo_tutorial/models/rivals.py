@@ -5,7 +5,7 @@ Each changes a model in place, freezes what it came with, and leaves trainable w
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
 from mpo_tutorial.models.convert import norms, train_head
-from mpo_tutorial.models.families import USUAL, dense_matrices, place
+from mpo_tutorial.models.families import USUAL, dense_matrices, matches, place
 from mpo_tutorial.models.layers import MPOLinear
 from mpo_tutorial.models.ways import Way
 
@@ -56,7 +56,7 @@ def add_by_peft(model: "PreTrainedModel", way: Way, config_of: "Callable[..., Pe
     added = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not added or {name for name, _ in added} & before:
         raise ValueError(f"PEFT has added nothing to {type(model).__name__}")
-    _train(model, [p for _, p in added])
+    train_head(model, [p for _, p in added])
 
 
 def mpo(names: list[str], size: float) -> "PeftConfig":
@@ -89,7 +89,7 @@ def ia3(names: list[str], size: None) -> "PeftConfig":
     """A factor for each output, or for each input of the matrix that ends a feed-forward block (Liu et al. 2022)."""
     from peft import IA3Config
 
-    ends = [name for name in names if (found := place(name)) is not None and found.kind == "feed-forward out"]
+    ends = [name for name in names if matches(name, "feed-forward out")]
     return IA3Config(target_modules=names, feedforward_modules=ends)
 
 
@@ -165,13 +165,17 @@ def add_adapters(model: "PreTrainedModel", way: Way, adapter: Callable[[int, int
     ValueError
         If the model has no such block.
     """
-    ends = [layer for kind, layer in _linear_layers(model) if kind in ("attention output", "feed-forward out")]
+    ends = [
+        module
+        for name, module in model.base_model.named_modules()
+        if isinstance(module, nn.Linear) and place(name) and matches(name, "attention output, feed-forward out")
+    ]
     if not ends:
         raise ValueError(f"adapters go behind the blocks of a transformer, {type(model).__name__} has none")
     for layer in ends:
         layer.adapter = adapter(layer.out_features, way.size).to(layer.weight)
         layer.register_forward_hook(_through_adapter)
-    _train(model, [*norms(model), *(p for layer in ends for p in layer.adapter.parameters())])
+    train_head(model, [*norms(model), *(p for layer in ends for p in layer.adapter.parameters())])
 
 
 def _through_adapter(layer: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
@@ -207,7 +211,7 @@ def add_prefixes(model: "PreTrainedModel", way: Way) -> None:
             new = torch.empty(heads, way.size, site.query.out_features // heads).normal_(std=0.02)
             setattr(site, name, nn.Parameter(new.to(site.query.weight)))
             added.append(getattr(site, name))
-    _train(model, added)
+    train_head(model, added)
 
 
 def _attend_to_prefix(
@@ -223,19 +227,6 @@ def _attend_to_prefix(
         seen = float(attention_mask.dtype == torch.bool)
         attention_mask = nn.functional.pad(attention_mask, (size, 0), value=seen)
     return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
-
-
-def _linear_layers(model: "PreTrainedModel") -> Iterator[tuple[str, nn.Linear]]:
-    """Each layer with its kind, a shared one once."""
-    for name, module in model.base_model.named_modules():
-        if isinstance(module, nn.Linear) and (found := place(name)) is not None:
-            yield found.kind, module
-
-
-def _train(model: "PreTrainedModel", added: list[nn.Parameter]) -> None:
-    train_head(model)
-    for parameter in added:
-        parameter.requires_grad_(True)
 
 
 ADDITIONS: dict[str, Callable[["PreTrainedModel", Way], None]] = {

@@ -180,7 +180,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(tiny_model, tiny_task, t
 
 
 def test_child_tuning_d_needs_layers_that_are_trained_and_most_methods_need_no_companion(model):
-    assert companion_of(RunConfig(method="lora"), model, 10, list) is None
+    assert companion_of(RunConfig(method="lora"), model, 10, []) is None
     METHODS["head"].apply(model, Way(5))
     with pytest.raises(ValueError, match="chooses among the numbers of layers, nothing is trained in any"):
         ChildTuningD(model, 0.5, batches(model))

@@ -8,7 +8,6 @@ import torch
 from conftest import TINY
 from transformers import AutoModelForSequenceClassification
 
-from mpo_tutorial.models import rivals
 from mpo_tutorial.models.convert import count, decompose, norms
 from mpo_tutorial.models.families import dense_matrices
 from mpo_tutorial.models.methods import METHODS, size_for
@@ -101,15 +100,26 @@ def test_what_is_drawn_follows_the_seed_and_no_other_draw(make, name):
         assert any(not torch.equal(found[0][k], found[2][k]) for k in found[0])
 
 
+BLOCKS = {
+    "bert": 4,
+    "roberta": 4,
+    "albert": 2,
+    "distilbert": 4,
+    "mobilebert": 6,
+}  # ALBERT's are shared, MobileBERT has stacks
+
+
 @pytest.mark.parametrize("model_type", TINY)
 def test_adapters_of_every_family_are_computed_by_hand(make, model_type):
     """One behind each attention and feed-forward block: 2 m d + d + m numbers each, as Houlsby et al. count."""
     model = make(model_type)
-    ends = [layer for kind, layer in rivals._linear_layers(model) if kind in ("attention output", "feed-forward out")]
-    dense = copy.deepcopy(ends[0])
     own = count(model)
     METHODS["adapter"].apply(model, Way(3, size=4))
+    ends = [module for module in model.modules() if hasattr(module, "adapter")]
+    assert len(ends) == BLOCKS[model_type]
     assert count(model) - own == sum(2 * 4 * layer.out_features + layer.out_features + 4 for layer in ends)
+    dense = copy.deepcopy(ends[0])
+    dense._forward_hooks.clear()
     x = torch.randn(5, dense.in_features, generator=torch.Generator().manual_seed(0))
     adapter = ends[0].adapter
     with torch.no_grad():
@@ -122,8 +132,8 @@ def test_adapters_of_every_family_are_computed_by_hand(make, model_type):
         np.testing.assert_allclose(ends[0](x).numpy(), h + up, rtol=1e-4, atol=1e-4)
 
 
-def test_lorettas_count_is_that_of_its_paper(make):
-    """0.10 M of a model of 12 layers and width 768, normalisations included: tensor trains of 8.8.12.8.8 and of rank 5."""
+def test_lorettas_shapes_are_those_of_its_authors_code(make):
+    """Tensor trains of 8.8.12.8.8 between a width of 768 and one of 64, of rank 5; normalisations are trained besides."""
     model = make(hidden_size=768, intermediate_size=60, num_hidden_layers=12, num_attention_heads=2)
     METHODS["loretta"].apply(model, Way(5, size=5))
     cores = 8 * 5 + 5 * 8 * 5 + 5 * 12 * 5 + 5 * 8 * 5 + 5 * 8
@@ -131,7 +141,6 @@ def test_lorettas_count_is_that_of_its_paper(make):
     assert adapters == 24 * (2 * cores + 64 + 768)
     inside = sum(p.numel() for name, p in trained(model).items() if name not in head_of(model))
     assert inside == adapters + 25 * 2 * 768
-    assert round(inside / 1e6, 2) == 0.10
 
 
 def test_a_prefix_is_seen_by_every_word_whatever_is_masked(make):
