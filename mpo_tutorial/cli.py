@@ -70,6 +70,7 @@ from mpo_tutorial.options import (
     TrainCores,
     TrainSize,
     Variant,
+    Variants,
     Warmup,
     WeightDecay,
     Workers,
@@ -296,13 +297,9 @@ def compare(
 
 @app.command()
 def light(
-    variant: Annotated[
-        list[str] | None, typer.Option(help="One of the study's variants; may be given several times (default: all).")
-    ] = None,
+    variant: Variants = None,
     model: Model = RunConfig.model,
-    micro_batch_size: Annotated[
-        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in memory at once, of 32 in a step.")
-    ] = RunConfig.micro_batch_size,
+    micro_batch_size: MicroBatchSize = RunConfig.micro_batch_size,
     device: Device = RunConfig.device,
     out: Out = Path("runs/light"),
     resume: Resume = False,
@@ -321,13 +318,9 @@ def light(
 
 @app.command("rivals")
 def rivals_study(
-    variant: Annotated[
-        list[str] | None, typer.Option(help="One of the study's variants; may be given several times (default: all).")
-    ] = None,
+    variant: Variants = None,
     model: Model = RunConfig.model,
-    micro_batch_size: Annotated[
-        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in memory at once, of 32 in a step.")
-    ] = RunConfig.micro_batch_size,
+    micro_batch_size: MicroBatchSize = RunConfig.micro_batch_size,
     device: Device = RunConfig.device,
     out: Out = Path("runs/rivals"),
     resume: Resume = False,
@@ -481,13 +474,9 @@ def squeeze(
 
 @app.command("squeeze-study")
 def squeeze_study(
-    variant: Annotated[
-        list[str] | None, typer.Option(help="One of the study's variants; may be given several times (default: all).")
-    ] = None,
+    variant: Variants = None,
     model: Model = RunConfig.model,
-    micro_batch_size: Annotated[
-        int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Sentences in memory at once, of 32 in a step.")
-    ] = RunConfig.micro_batch_size,
+    micro_batch_size: MicroBatchSize = RunConfig.micro_batch_size,
     device: Device = RunConfig.device,
     out: Out = Path("runs/squeeze-study"),
     resume: Resume = False,
