@@ -350,7 +350,7 @@ def _race(comparison, made, config: RunConfig, out: Path, options: dict, names: 
     _print_table(rival_results.HEAD, rival_results.cells(summary, comparison, rivals.costs(spent)))
     for sentence in rival_results.sentences(summary, comparison, spent):
         console.print(sentence, soft_wrap=True, markup=False)
-    written = rival_results.write(points, comparison, spent, out)
+    written = rival_results.write(summary, comparison, spent, out)
     console.print(f"Record: {out / study.RECORD}   Written: {', '.join(path.name for path in written)}", soft_wrap=True)
 
 

@@ -141,11 +141,11 @@ Scheduler = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
-
-# Of a plan, where None leaves what the row of Table 3 or the default plan has.
 Variants = Annotated[
     list[str] | None, typer.Option(help="One of the study's variants; may be given several times (default: all).")
 ]
+
+# Of a plan, where None leaves what the row of Table 3 or the default plan has.
 Variant = Annotated[
     str | None,
     typer.Option(

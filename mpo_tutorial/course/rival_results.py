@@ -9,9 +9,9 @@ from scipy.optimize import isotonic_regression
 
 from mpo_tutorial.course import figures, plots
 from mpo_tutorial.course.plots import BLUE, GREY, ORANGE, ends_of
-from mpo_tutorial.course.tables import per_cent, sentences_of_comparison
+from mpo_tutorial.course.tables import per_cent, sentences_of_comparison, to_store
 from mpo_tutorial.experiments import records
-from mpo_tutorial.experiments.compare import Comparison, difference, summarise
+from mpo_tutorial.experiments.compare import Comparison, difference
 from mpo_tutorial.experiments.rivals import COST_STEPS, FULL, LORA, TURNS, costs
 
 HEAD = (
@@ -44,7 +44,6 @@ def cells(summary: Mapping, comparison: Comparison, spent: Mapping[str, Mapping[
     for name in summary["final"]:
         row, cost = summary["variants"][name], spent.get(name)
         against = (difference(summary, name, other) for other in yardsticks(comparison, name))
-        stored = row["stored_bytes"]
         rows.append(
             (
                 name,
@@ -55,7 +54,7 @@ def cells(summary: Mapping, comparison: Comparison, spent: Mapping[str, Mapping[
                 str(row["test"]["seeds"]),
                 f"{row['rate']:g}",
                 *(("", "") if cost is None else (f"{cost['seconds_a_step']:.2f} s", _gigabytes(cost))),
-                f"{stored / 1e6:.1f} MB" if stored >= 50_000 else f"{stored / 1e3:.1f} kB",
+                to_store(row["stored_bytes"]),
             )
         )
     return rows
@@ -121,9 +120,8 @@ def in_words(summary: Mapping, names: Sequence[str]) -> str:
     return f"Test accuracy against trained parameters: {'; '.join(said)}. The front: {', '.join(front)}."
 
 
-def markdown(points: Sequence[dict], comparison: Comparison, cost_points: Sequence[dict]) -> str:
-    """The table, what decides, and how all was measured."""
-    summary = summarise(points, comparison)
+def markdown(summary: Mapping, comparison: Comparison, cost_points: Sequence[dict]) -> str:
+    """The table, what decides, and how all was measured, of what `compare.summarise` gives."""
     lines = [f"| {' | '.join(of)} |" for of in (HEAD, *cells(summary, comparison, costs(cost_points)))]
     lines.insert(1, "|" + "---|" * len(HEAD))
     return "\n\n".join(["\n".join(lines), *sentences(summary, comparison, cost_points)])
@@ -142,15 +140,15 @@ def sentences(summary: Mapping, comparison: Comparison, cost_points: Sequence[di
     return said
 
 
-def write(points: Sequence[dict], comparison: Comparison, cost_points: Sequence[dict], out: Path) -> list[Path]:
+def write(summary: Mapping, comparison: Comparison, cost_points: Sequence[dict], out: Path) -> list[Path]:
     """Write to a folder `table.md`, `summary.json` and `accuracy.png`; the paths.
 
     Errors as of any file that cannot be written: an OSError.
     """
-    summary, spent = summarise(points, comparison), costs(cost_points)
+    spent = costs(cost_points)
     table, told, picture = (out / name for name in ("table.md", "summary.json", "accuracy.png"))
     with records.replacing(table) as partial:
-        partial.write_text(markdown(points, comparison, cost_points) + "\n", encoding="utf-8")
+        partial.write_text(markdown(summary, comparison, cost_points) + "\n", encoding="utf-8")
     variants = {
         name: {
             **summary["variants"][name],

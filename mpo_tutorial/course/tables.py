@@ -123,9 +123,13 @@ def cells_of_comparison(summary: dict, names: Sequence[str] | None = None) -> li
             "" if beside is None else per_cent(beside, "+"),
         )
         tuned = ("", "") if row["rate"] is None else (str(row["test"]["seeds"]), f"{row['rate']:g}")
-        stored = row["stored_bytes"]
-        rows.append((name, *cells, *tuned, f"{stored / 1e6:.1f} MB" if stored >= 50_000 else f"{stored / 1e3:.1f} kB"))
+        rows.append((name, *cells, *tuned, to_store(row["stored_bytes"])))
     return rows
+
+
+def to_store(n_bytes: int) -> str:
+    """A number of bytes as text."""
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 50_000 else f"{n_bytes / 1e3:.1f} kB"
 
 
 TUNING_HEAD = ("", "trained", "best rate", "right while tuning [95 %]", "seeds")

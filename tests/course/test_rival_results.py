@@ -122,7 +122,7 @@ def test_points_stand_side_by_side_and_the_front_passes_the_best(ax, points):
 
 
 def test_what_is_written_says_what_was_found(points, spent, tmp_path):
-    table, told, picture = rival_results.write(points, OF, spent, tmp_path)
+    table, told, picture = rival_results.write(summarise(points, OF), OF, spent, tmp_path)
     lines = table.read_text().splitlines()
     assert lines[0] == f"| {' | '.join(HEAD)} |"
     assert sum(line.startswith("| ") for line in lines) == 1 + len(RIGHT)
