@@ -495,6 +495,36 @@ def squeeze_study(
 
 
 @app.command()
+def formats(
+    variant: Variants = None,
+    model: Model = RunConfig.model,
+    micro_batch_size: MicroBatchSize = RunConfig.micro_batch_size,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/formats"),
+    resume: Resume = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+):
+    """Is the MPO the best format to compress into? SVD, CP, Tucker, ring, Monarch, and ALBERT's two ideas (hours on two cores)."""
+    from mpo_tutorial.course import format_results
+    from mpo_tutorial.experiments import format_costs, study
+    from mpo_tutorial.experiments import formats as bench
+    from mpo_tutorial.experiments.compare import summarise
+
+    config = RunConfig(model=model, micro_batch_size=micro_batch_size, device=device)
+    made = bench.study(config, out.resolve() / "starts", variant)
+    _require_writable(out)
+    show = partial(console.print, soft_wrap=True)
+    points = study.run(made, out, resume=resume, workers=workers, scheduler=scheduler, show=show)
+    spent = study.run(format_costs.study(config), out / COSTS, resume=resume, show=show)
+    summary = summarise(points, bench.COMPARISON)
+    _print_table(format_results.HEAD, format_results.cells(summary, spent))
+    for sentence in format_results.sentences(summary, spent):
+        console.print(sentence, soft_wrap=True, markup=False)
+    console.print(f"Record: {out / study.RECORD}")
+
+
+@app.command()
 def movement(
     model: Model = RunConfig.model,
     task: Task = RunConfig.task,

@@ -15,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+import warm
 from hypothesis import Phase, settings
 
 from mpo_tutorial.models.sources import model_path
@@ -196,13 +197,25 @@ def tiny_task(tmp_path, tiny_rows) -> str:
 
 @pytest.fixture(scope="session")
 def mpo_tutorial_command():
-    """Run the installed command in a folder, with one thread; what it prints comes back as text."""
+    """Run the installed command in a folder, with one thread; what it prints comes back as text.
+
+    Where a test has changed the environment, which imports may read, or has options for `subprocess.run`, it is a process from
+    the start; else a warm one.
+    """
+    environment = _environment()
 
     def call(*arguments, cwd, **options) -> subprocess.CompletedProcess:
-        command = [Path(sys.executable).with_name("mpo-tutorial"), *map(str, arguments)]
+        words = [*map(str, arguments)]
+        if _environment() == environment and not options:
+            return warm.run(words, cwd)
+        command = [Path(sys.executable).with_name("mpo-tutorial"), *words]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
 
     return call
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
 def pytest_terminal_summary(terminalreporter):

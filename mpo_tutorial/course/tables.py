@@ -161,7 +161,7 @@ def sentences_of_comparison(summary: dict, comparison: Comparison) -> list[str]:
     final = [point for found in summary["final"].values() for point in found]
     config, result = final[0]["setting"]["config"], final[0]["result"]
     decided = [
-        f"{ours.capitalize()} minus {other}, paired by {found['seeds']} seeds, on the {split} set ({n:,} sentences): "
+        f"{ours[:1].upper()}{ours[1:]} minus {other}, paired by {found['seeds']} seeds, on the {split} set ({n:,} sentences): "
         f"{per_cent(found, '+')} points; {_verdict(found)}"
         for split, found in summary.get("primary", {}).items()
         for ours, other in [comparison.primary]

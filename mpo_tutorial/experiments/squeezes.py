@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -19,6 +20,9 @@ from mpo_tutorial.experiments.compare import Comparison, Variant, open_left_out
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.plans import Plan
 from mpo_tutorial.experiments.study import Setting, Study
+
+if TYPE_CHECKING:
+    from mpo_tutorial.experiments.finetune import Prepared
 
 SEEDS, SEEDS_BESIDE, MOST_SEEDS = 10, 5, 20
 HALF, QUARTER = "half", "quarter"
@@ -118,7 +122,7 @@ def measure(starts: str, device: str, setting: Setting) -> dict:
 
     if setting["variant"] in floors.FLOORS:
         return compare.measure(setting, device)
-    prepared = _tuned(RunConfig(**setting["config"]), Path(starts), device)
+    prepared = start_of(RunConfig(**setting["config"]), Path(starts), device)
     open_left_out(prepared.task, setting["splits"])
     options = {"look": False, "splits": tuple(setting["splits"]), "keep_model": False}
     with TemporaryDirectory() as folder:
@@ -147,8 +151,8 @@ def measure(starts: str, device: str, setting: Setting) -> dict:
     }
 
 
-def _tuned(config: RunConfig, starts: Path, device: str):
-    """A light run's model, prepared for squeezing at the config's rate; it is trained if it is not there."""
+def start_of(config: RunConfig, starts: Path, device: str) -> "Prepared":
+    """A light run's model, prepared to be changed and tuned at the config's rate; it is trained if it is not there."""
     from mpo_tutorial.experiments.checkpoint import load_task_file
     from mpo_tutorial.experiments.finetune import WEIGHTS, prepare, run
 
@@ -157,7 +161,7 @@ def _tuned(config: RunConfig, starts: Path, device: str):
     starts.mkdir(parents=True, exist_ok=True)
     with FileLock(starts / f"{folder.name}.lock"):
         if not (folder / WEIGHTS).exists():
-            light = replace(config, learning_rate=START_RATES[config.gauge])
+            light = replace(config, epochs=None, learning_rate=START_RATES[config.gauge])
             run(prepare(light), folder, progress=False, splits=("validation",))
     prepared = prepare(config)
     load_task_file(prepared.model, prepared.base, folder / WEIGHTS)

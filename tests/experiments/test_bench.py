@@ -2,9 +2,10 @@ import sys
 
 import pytest
 import torch
+import warm
 
 from mpo_tutorial.course import bench_tables
-from mpo_tutorial.experiments import bench, steps, study
+from mpo_tutorial.experiments import bench, races, steps, study
 from mpo_tutorial.experiments.contenders import Sizes, bert_like, decomposer, layer_of
 from mpo_tutorial.maths.contraction import multiplications
 from mpo_tutorial.maths.linalg import relative_error
@@ -23,11 +24,10 @@ LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-t
 @pytest.fixture(scope="module")
 def record(tmp_path_factory) -> dict:
     """A real run, with every peer that the tests install, processes for the memory included."""
-    points = study.run(
-        bench.study(TINY, repeat=1, work=[steps.Work(batch_size=2, micro_batch_size=1)]),
-        tmp_path_factory.mktemp("bench"),
-        progress=False,
-    )
+    made = bench.study(TINY, repeat=1, work=[steps.Work(batch_size=2, micro_batch_size=1)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(races, "get_context", lambda _: warm.context)  # processes that have their imports behind them
+        points = study.run(made, tmp_path_factory.mktemp("bench"), progress=False)
     return bench.summarise(points)
 
 

@@ -78,6 +78,7 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["compare", "--methods", "light,lighter"], "methods are light, full,"),
         (["compare", "--methods", "light"], "two or more methods are compared, each given once, got light"),
         (["compare", "--budget", "9000"], "a budget is for --methods, such as --methods light,lora,adapter; got 9,000"),
+        (["formats", "--variant", "cp"], "light on fitted MPOs; light, uncut; got 'cp'"),
         (["rivals", "--variant", "lora"], "500 sentences; got 'lora'"),
         (["squeeze-study", "--variant", "two cuts"], "one fitted cut, 35 %; uncut; got 'two cuts'"),
         (["fintune"], "No such command 'fintune'"),
@@ -407,7 +408,10 @@ def test_cuts_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_ta
     assert {point["study"] for point in points} == {"cuts"}
     assert list(dict.fromkeys(point["stage"] for point in points)) == ["uncut", "bonds", "ratios"]
     assert re.search(r"attention +0\.4 +fitted +\d", first.stdout)
-    same = mpo_tutorial_command("cuts", "--run", "runs/cuts/seed-0", "--out", "again", cwd=tmp_path)
+    lines = (tmp_path / "runs/cuts/record.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/record.jsonl").write_text("".join(lines[: 3 * len(lines) // 4]))
+    same = mpo_tutorial_command("cuts", "--run", "runs/cuts/seed-0", "--out", "again", "--resume", cwd=tmp_path)
     assert same.returncode == 0, same.stderr
     again = read_points(tmp_path / "again/record.jsonl")
     assert [(p["setting"], p["result"]) for p in again] == [(p["setting"], p["result"]) for p in points]
@@ -420,7 +424,7 @@ def test_squeeze_tells_each_step_and_ends_with_a_model_and_a_record(
     mpo_tutorial_command, tmp_path, tiny_model, tiny_task
 ):
     data = ["--model", tiny_model, "--task", tiny_task, "--train-size", 96, "--epochs", 1, "--device", "cpu"]
-    short = ["--ratio", 0.8, "--step", 6, "--between", 1, "--steps", 5]
+    short = ["--ratio", 0.9, "--step", 6, "--between", 1, "--steps", 5]
     first = mpo_tutorial_command("squeeze", *data, *short, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     out = tmp_path / "runs/squeeze"
@@ -430,7 +434,7 @@ def test_squeeze_tells_each_step_and_ends_with_a_model_and_a_record(
     (cut,) = record["steps"][1]["cuts"]
     assert f"matrix {cut['matrix']}, bonds {'.'.join(map(str, cut['before']))} > " in lines[1]
     assert "It ended because the plan is done." in first.stdout
-    assert record["parameters"]["cores"] <= 0.8 * record["parameters"]["dense"]
+    assert record["parameters"]["cores"] <= 0.9 * record["parameters"]["dense"]
     read = mpo_tutorial_command("squeeze", *data, *short, "--resume", cwd=tmp_path)
     assert read.returncode == 0, read.stderr
     assert json.loads((out / "record.json").read_text()) == record
