@@ -169,9 +169,9 @@ def test_what_a_format_costs_is_of_all_matrices(tiny_model, tiny_task, monkeypat
 
 
 def test_points_of_a_study_can_be_resumed(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        formats, "COMPARISON", replace(COMPARISON, tuned_on=("validation",))
-    )  # no sentence is left unused
+    short = {AWARE: replace(COMPARISON.variants[AWARE], seeds=2)}
+    fewer = {"variants": short, "tuning_seeds": (100,), "tuned_on": ("validation",), "moves": 0}
+    monkeypatch.setattr(formats, "COMPARISON", replace(COMPARISON, **fewer))  # the tiny task leaves no sentence unused
     made = formats.study(base, tmp_path / "starts", [AWARE])
     points = engine.run(made, tmp_path)
     assert {point["stage"] for point in points} >= {"tuning", "final", "floors"}
