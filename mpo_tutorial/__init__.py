@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from mpo_tutorial.maths.shapes import paper_shape as paper_shape
     from mpo_tutorial.models import activations as activations
     from mpo_tutorial.models import families as families
+    from mpo_tutorial.models import networks as networks
+    from mpo_tutorial.models.conv import MPOConv2d as MPOConv2d
     from mpo_tutorial.models.convert import decompose as decompose
     from mpo_tutorial.models.convert import decompress as decompress
     from mpo_tutorial.models.convert import freeze as freeze
@@ -90,7 +92,7 @@ _MODULES = {  # by the room that they are in
     ),
     "experiments": ("compare", "cut_results", "light", "movement_results", "squeezes", "statistics"),
     "maths": ("reach", "states"),
-    "models": ("activations", "families"),
+    "models": ("activations", "families", "networks"),
 }
 _NAMES = {
     "course.demo": ("beside_full",),
@@ -111,6 +113,7 @@ _NAMES = {
     "maths.linalg": ("relative_error",),
     "maths.mpo": ("MPO",),
     "maths.shapes": ("Shape", "balanced_shape", "paper_shape"),
+    "models.conv": ("MPOConv2d",),
     "models.convert": ("decompose", "decompress", "freeze"),
     "models.layers": ("MPOEmbedding", "MPOLinear", "cached", "mpo_layers"),
     "models.ledger": ("Ledger",),

@@ -108,7 +108,7 @@ def test_package_names_are_there_and_others_are_named():
     for name in mpo_tutorial.__all__:
         assert hasattr(mpo_tutorial, name)
     assert set(mpo_tutorial.__all__) <= set(dir(mpo_tutorial))
-    with pytest.raises(AttributeError, match=r"it has .*MPO, MPOEmbedding, MPOLinear"):
+    with pytest.raises(AttributeError, match=r"it has .*MPO, MPOConv2d, MPOEmbedding, MPOLinear"):
         _ = mpo_tutorial.MP0
 
 
