@@ -525,6 +525,27 @@ def formats(
 
 
 @app.command()
+def networks(
+    variant: Variants = None,
+    train_size: TrainSize = RunConfig.train_size,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/networks"),
+    resume: Resume = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+):
+    """Can a network live as MPOs from the start? FC2 and LeNet-5 on Fashion-MNIST, dense and as chains (two hours on two cores)."""
+    from mpo_tutorial.experiments import networks as bench
+    from mpo_tutorial.experiments import study
+
+    made = bench.study(RunConfig(train_size=train_size, device=device), variant)
+    _require_writable(out)
+    options = {"resume": resume, "workers": workers, "scheduler": scheduler}
+    points = study.run(made, out, **options, show=partial(console.print, soft_wrap=True))
+    _print_comparison(points, bench.NETWORKS, out, tables.NETWORKS_HEAD)
+
+
+@app.command()
 def movement(
     model: Model = RunConfig.model,
     task: Task = RunConfig.task,

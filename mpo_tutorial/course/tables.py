@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpo_tutorial.experiments.compare import Comparison, summarise
+from mpo_tutorial.models.images import IMAGE_TASKS
 
 METRIC_NAMES = {
     "accuracy": "accuracy",
@@ -111,6 +112,9 @@ def same_budget(summary: dict, run: dict) -> bool:
 COMPARISON_HEAD = ("", "trained", "test accuracy [95 %]", "minus full [95 %]", "seeds", "rate", "to store")
 
 
+NETWORKS_HEAD = tuple(cell.replace("minus full", "minus what it is set against") for cell in COMPARISON_HEAD)
+
+
 def cells_of_comparison(summary: dict, names: Sequence[str] | None = None) -> list[tuple[str, ...]]:
     """Rows under `COMPARISON_HEAD`, as text: the named variants of what `compare.summarise` gives, or all that were tested."""
     rows = []
@@ -160,8 +164,9 @@ def sentences_of_comparison(summary: dict, comparison: Comparison) -> list[str]:
     """What decides, and how all was measured; the first only where both of the pair were tested."""
     final = [point for found in summary["final"].values() for point in found]
     config, result = final[0]["setting"]["config"], final[0]["result"]
+    what = "images" if config["task"] in IMAGE_TASKS else "sentences"
     decided = [
-        f"{ours[:1].upper()}{ours[1:]} minus {other}, paired by {found['seeds']} seeds, on the {split} set ({n:,} sentences): "
+        f"{ours[:1].upper()}{ours[1:]} minus {other}, paired by {found['seeds']} seeds, on the {split} set ({n:,} {what}): "
         f"{per_cent(found, '+')} points; {_verdict(found)}"
         for split, found in summary.get("primary", {}).items()
         for ours, other in [comparison.primary]
@@ -171,8 +176,8 @@ def sentences_of_comparison(summary: dict, comparison: Comparison) -> list[str]:
     seeds = f"{len(comparison.tuning_seeds)} seed{'s' if len(comparison.tuning_seeds) > 1 else ''}"
     return [
         *decided,
-        f"{result['train_sentences']:,} training sentences of {config['task']}, {config['epochs']} epochs, batches of "
-        f"{config['batch_size']}. Rates{short} are the best in their grids on the {' and '.join(comparison.tuned_on)} sentences, "
+        f"{result['train_sentences']:,} training {what} of {config['task']}, {config['epochs']} epochs, batches of "
+        f"{config['batch_size']}. Rates{short} are the best in their grids on the {' and '.join(comparison.tuned_on)} {what}, "
         f"over {seeds}. Intervals are Student's t over the seeds. Measured {_when_and_where(final)}.",
     ]
 

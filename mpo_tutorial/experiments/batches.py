@@ -1,12 +1,20 @@
 """Which sentences each step of the optimiser takes, and how micro-batches and processes share them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
+from transformers import DataCollatorWithPadding
 from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from mpo_tutorial.models.networks import Pixels
+
+
+def collator(tokenizer) -> Callable[[list[dict]], Mapping]:
+    """What makes a batch of rows, of what `tokenise` gives: it pads sentences, and decodes images."""
+    return tokenizer.batch if isinstance(tokenizer, Pixels) else DataCollatorWithPadding(tokenizer)
 
 
 class Batches(Sampler[list[int]]):

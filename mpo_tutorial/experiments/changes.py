@@ -74,9 +74,7 @@ def _format(prepared: "Prepared", folder: Path, name: str) -> None:
                 of: in_format(name, layers[of].mpo.to_matrix(), room, prepared.config.seed)
                 for of, room in rooms.items()
             }
-            kept = {
-                f"{of}.{k}": f.contiguous().cpu() for of, network in made.items() for k, f in enumerate(network.factors)
-            }
+            kept = {f"{of}.{k}": f.cpu() for of, network in made.items() for k, f in enumerate(network.factors)}
             equations = {of: f"{network.n_in} {network.equation}" for of, network in made.items()}
             save_file(kept, path, equations)
     put_networks(prepared.model, _read_networks(path, rooms, device))

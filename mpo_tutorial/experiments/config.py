@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mpo_tutorial.maths.shapes import MOST_CORES, N_CORES
 from mpo_tutorial.models.methods import METHODS
+from mpo_tutorial.models.networks import is_network
 from mpo_tutorial.models.readout import own_pooling
 from mpo_tutorial.models.sources import model_path
 from mpo_tutorial.models.ways import BLOCKS, GAUGES, RESTS, Way
@@ -195,7 +196,10 @@ class RunConfig:
 
         Errors as in `Task.train`, `model_path` and `own_pooling`.
         """
-        return replace(self.with_epochs(task), pooling=self.pooling or own_pooling(model_path(self.model)))
+        settled = self.with_epochs(task)
+        if is_network(self.model):
+            return settled
+        return replace(settled, pooling=self.pooling or own_pooling(model_path(self.model)))
 
     def with_epochs(self, task: "Task") -> "RunConfig":
         """The same with a number of epochs, by the sentences that there are to train on. Errors as in `Task.train`."""

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import DataCollatorWithPadding
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from mpo_tutorial.experiments.batches import collator
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.statistics import measure
 from mpo_tutorial.experiments.tasks import Task, load_task, tokenise
@@ -46,10 +46,8 @@ def logits(
     """
     order = np.argsort(dataset["length"], kind="stable")
     columns = [name for name in dataset.column_names if name != "length"]
-    loader = DataLoader(
-        dataset.select(order).select_columns(columns), batch_size, collate_fn=DataCollatorWithPadding(tokenizer)
-    )
-    device = next(model.parameters()).device
+    loader = DataLoader(dataset.select(order).select_columns(columns), batch_size, collate_fn=collator(tokenizer))
+    device = next(model.parameters(), torch.empty(0)).device
     found = []
     model.eval()
     with torch.inference_mode(), cached(model):

@@ -26,6 +26,7 @@ from mpo_tutorial.models.layers import matrix_parameters, mpo_layers
 from mpo_tutorial.models.ledger import Ledger
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.methods import METHODS, size_for
+from mpo_tutorial.models.networks import is_network
 from mpo_tutorial.models.readout import pooling_of
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def within_budget(config: RunConfig, n_params: int) -> tuple[RunConfig, str]:
 
 def _how(model: "PreTrainedModel", config: RunConfig) -> str:
     """What a task's tensors rest on besides the weights: what is said here must not change from version to version."""
+    if is_network(config.model):
+        return f"{config.model} of the seed {config.seed}"  # all of it is new
     words = []
     if not is_decomposed(model, config.cores, config.matrices) or config.bond is not None:
         words = [f"cores {config.cores}", f"bond {config.bond}"]

@@ -11,6 +11,8 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from mpo_tutorial.experiments.glue import DATASET, GLUE, REGRESSION
+from mpo_tutorial.models import images
+from mpo_tutorial.models.networks import KNOWN, Pixels
 from mpo_tutorial.models.sources import EMBEDDED_REVIEWS, dataset_of_hub
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ MOST_TEST, MOST_VALIDATION = 2000, 500
 MOST_TRAIN_BY_DEFAULT = 3200
 FEWEST_PER_CLASS = 10
 
-Row = tuple[str | tuple[str, str], int | float]  # a sentence or a pair of them, its class or its figure
+MOST_IMAGES_TO_VALIDATE = 5000
+
+# A sentence, a pair of them or an image as bytes; its class or its figure.
+Row = tuple[str | tuple[str, str] | bytes, int | float]
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,9 @@ def load_task(name: str) -> Task:
     ----------
     name : str
         "rotten_tomatoes" (sentences), "imdb" (whole reviews, of 234 words in the mean: give `tokenise` room), "glue/rte"
-        or another of the nine in `glue.GLUE`, or the path of a .csv or .parquet file with the columns text and label.
+        or another of the nine in `glue.GLUE`, or the path of a .csv or .parquet file with the columns text and label. For
+        networks that read images: "digits", or "fashion_mnist", which has a test set of its own; with pixels in another
+        order "digits, in blocks" and the like.
 
     Raises
     ------
@@ -100,12 +107,14 @@ def load_task(name: str) -> Task:
         return _split(name, _read_embedded(name))
     if name.startswith("glue/"):
         return _load_glue(name)
+    if name in images.IMAGE_TASKS:
+        return _load_images(name)
     path = Path(name)
     if path.suffix.lower() not in (".csv", ".parquet"):
         meant = f" (did you mean glue/{name}?)" if name in GLUE else ""
         raise ValueError(
             f"unknown task {name!r}{meant}: known are {', '.join(EMBEDDED_TASKS)}, {', '.join(f'glue/{task}' for task in GLUE)}, "
-            "or the path of a .csv or .parquet file with the columns text and label"
+            f"for networks {images.DIGITS}, {images.FASHION}, or the path of a .csv or .parquet file with the columns text and label"
         )
     if path.is_dir():
         raise ValueError(f"a task's file is needed, {name} is a folder; give the path of a file in it")
@@ -154,6 +163,22 @@ def _load_glue(name: str) -> Task:
     validation, train = _take(rest, min(MOST_VALIDATION, len(rest) // 10))
     names = tuple(getattr(dataset["train"].features["label"], "names", ()))
     return Task(name, names, {"train": train, "validation": validation, **tests}, task.metrics)
+
+
+@lru_cache(maxsize=1)
+def _load_images(name: str) -> Task:
+    """Who goes where is decided by the pixels row by row, whatever order the task has them in."""
+    which = name.partition(",")[0]
+    test: list[Row]
+    if which == images.DIGITS:
+        rows = list(_different(images.digits()).values())
+        test, rest = _take(rows, len(rows) // 4)
+    else:
+        found, test = images.fashion_mnist()
+        rest = list(_different(found).values())
+    validation, train = _take(rest, min(MOST_IMAGES_TO_VALIDATE, len(rest) // 10))
+    splits = {"train": train, "validation": validation, "test": test}
+    return Task(name, images.CLASSES[which], {split: images.ordered(rows, name) for split, rows in splits.items()})
 
 
 def _read_csv(path: Path) -> "pd.DataFrame":
@@ -238,8 +263,10 @@ def _split(name: str, frame: "pd.DataFrame") -> Task:
     return Task(name, label_names, {"train": train, "validation": validation, "test": test})
 
 
-def _key(text: str | tuple[str, str]) -> str:
-    """What sentences, or pairs, that count as one have in common."""
+def _key(text: str | tuple[str, str] | bytes) -> str:
+    """What sentences, or pairs, that count as one have in common; of an image all of it."""
+    if isinstance(text, bytes):
+        return text.hex()
     sentences = (text,) if isinstance(text, str) else text
     return "\t".join(re.sub(r"\W+", " ", sentence.casefold()).strip() for sentence in sentences)
 
@@ -277,11 +304,23 @@ def _take(rows: list[Row], size: int) -> tuple[list[Row], list[Row]]:
 
 def tokenise(rows: list[Row], tokenizer, max_length: int) -> "Dataset":
     """Rows as a dataset of what the tokenizer makes (input_ids, attention_mask and, where it does, token_type_ids), labels
-    and length, unpadded; batches are padded when made. Pairs are cut at the longer sentence's end.
+    and length, unpadded; batches are padded when made. Pairs are cut at the longer sentence's end. Images stay bytes, "pixels".
+
+    Raises
+    ------
+    ValueError
+        If there are images and a model that reads sentences, or the other way round.
     """
     from datasets import Dataset
 
     texts, labels = zip(*rows, strict=True)
+    reads_images = isinstance(tokenizer, Pixels)
+    if reads_images != isinstance(texts[0], bytes):
+        wanted, there = ("images", "sentences") if reads_images else ("sentences", "images")
+        other = f"--task {images.DIGITS}" if reads_images else f"--model fc2 or another of {KNOWN}"
+        raise ValueError(f"the model reads {wanted}, the task has {there}; take {other}")
+    if reads_images:
+        return Dataset.from_dict({"pixels": list(texts), "labels": labels, "length": [1] * len(rows)})
     sides = [list(texts)] if isinstance(texts[0], str) else [list(side) for side in zip(*texts, strict=True)]
     encoded = tokenizer(*sides, truncation=True, max_length=max_length)
     columns = {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}

@@ -10,11 +10,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from mpo_tutorial.experiments import processes
-from mpo_tutorial.experiments.batches import Batches
+from mpo_tutorial.experiments.batches import Batches, collator
 from mpo_tutorial.experiments.companions import companion_of
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.marks import newest_whole
@@ -97,7 +97,7 @@ def train(
         use_cpu=device.type == "cpu",
         seed=config.seed,
     )
-    collate, rows = DataCollatorWithPadding(tokenizer), dataset.remove_columns("length")
+    collate, rows = collator(tokenizer), dataset.remove_columns("length")
     micro_batches = DataLoader(rows, config.micro_batch_size, collate_fn=collate)
     companion = companion_of(config, model, watch.steps, micro_batches, newest)
     callbacks = (

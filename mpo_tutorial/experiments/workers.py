@@ -19,7 +19,9 @@ def points_of(
         return iter(())
     if scheduler is not None:
         return _on_cluster(partial(make, threads=1), settings, scheduler)
-    return map(make, settings) if workers == 1 else _in_processes(make, settings, workers)
+    if workers > 1:
+        return _in_processes(make, settings, workers)
+    return (make(setting) for setting in settings)  # no `map`, which a StopIteration would end without a word
 
 
 def _in_processes(make: Callable[..., dict], settings: Sequence[dict], workers: int) -> Iterator[dict]:

@@ -1,7 +1,7 @@
 """The MPO's relatives: a matrix as a network of other small tensors, SVD, CP, Tucker, ring or Monarch, of as many numbers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -56,7 +56,7 @@ class Network:
         split = x.reshape(-1, *(sizes[axis] for axis in ins))
         return torch.einsum(f"z{ins},{terms}->z{outs}", split, *self.factors).reshape(*x.shape[:-1], -1)
 
-    def with_factors(self, factors: Sequence[Tensor]) -> "Network":
+    def with_factors(self, factors: Iterable[Tensor]) -> "Network":
         return replace(self, factors=tuple(factors))
 
 
@@ -79,7 +79,8 @@ def in_format(name: str, matrix: Tensor, n_params: int, seed: int = 0) -> Networ
     """
     if name not in FORMATS:
         raise ValueError(f"formats are {', '.join(FORMATS)}; got {name!r}")
-    return FORMATS[name](matrix.detach(), n_params, seed)
+    found = FORMATS[name](matrix.detach(), n_params, seed)
+    return found.with_factors(factor.contiguous() for factor in found.factors)
 
 
 def _svd(matrix: Tensor, n_params: int, _seed: int) -> Network:

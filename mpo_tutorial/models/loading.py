@@ -3,11 +3,11 @@
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from mpo_tutorial.models import stored
+from mpo_tutorial.models import networks, stored
 from mpo_tutorial.models.readout import own_pooling
 from mpo_tutorial.models.sources import model_path
 
@@ -62,7 +62,8 @@ def load(
     Parameters
     ----------
     name : str
-        "minilm" (embedded), a local folder, or a name on the hub: what `sources.model_path` takes.
+        "minilm" (embedded), a local folder, or a name on the hub: what `sources.model_path` takes. Or the name of a network for
+        images, as `networks.network` takes it; all of that is new, and what makes its batches is in the tokenizer's place.
     n_labels : int
         Outputs of the classifier.
     seed : int
@@ -80,6 +81,8 @@ def load(
     from transformers import AutoModelForSequenceClassification, set_seed
 
     set_seed(seed)
+    if networks.is_network(name):
+        return _network(name, n_labels)
     path = model_path(name)
     model, tokenizer = load_pretrained(path, AutoModelForSequenceClassification, num_labels=n_labels)
     if pooling is None:
@@ -92,6 +95,14 @@ def load(
     # gradients of accumulated batches where it must average them.
     model.accepts_loss_kwargs = False
     return model, tokenizer
+
+
+def _network(name: str, n_labels: int) -> tuple[Any, Any]:
+    if n_labels != networks.CLASSES:
+        raise ValueError(
+            f"{name} tells {networks.CLASSES} classes of images apart, {n_labels} classes are asked for; take --task digits"
+        )
+    return networks.network(name), networks.Pixels()
 
 
 def load_pretrained(path: str, auto: type, **options) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:

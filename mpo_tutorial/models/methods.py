@@ -143,8 +143,11 @@ def _light(model: "PreTrainedModel", way: Way) -> "Ledger | None":
 
 
 def _full(model: "PreTrainedModel", way: Way) -> None:
-    """The dense model, everything trained."""
-    _require_dense(model)
+    """The dense model, everything trained; a network for images, be it of MPOs."""
+    from mpo_tutorial.models.networks import ImageClassifier
+
+    if not isinstance(model, ImageClassifier):
+        _require_dense(model)
 
 
 def _head(model: "PreTrainedModel", way: Way) -> None:

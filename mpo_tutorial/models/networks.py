@@ -1,12 +1,24 @@
 """Networks for images that are chains from the start: those of Gao et al. 2020, dense and with MPOs, and their counts."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from mpo_tutorial.maths.formats import in_format
 from mpo_tutorial.maths.shapes import Shape
+from mpo_tutorial.models.formats import Contracted
 from mpo_tutorial.models.layers import MPOLinear
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+
+SIDE, CLASSES = 28, 10  # pixels of a side of an image
 
 
 @dataclass(frozen=True)
@@ -80,24 +92,45 @@ PAPERS_LAYERS: Mapping[str, tuple[Chained, ...]] = {
 }
 
 
-def fc2(bond: int | None = 16) -> nn.Sequential:
+FORMATS_OF_LAYERS = ("mpo", "svd", "cp", "tucker")
+KNOWN = "fc2, fc2-mpo-D, fc2-svd-D, fc2-cp-D, fc2-tucker-D, lenet5, lenet5-mpo"
+_NAME = re.compile(
+    rf"(?:(?P<fc2>fc2)(?:-(?P<format>{'|'.join(FORMATS_OF_LAYERS)})-(?P<bond>[1-9]\d*))?|lenet5(?P<chained>-mpo)?)"
+)
+
+
+def fc2(bond: int | None = 16, kept_as: str = "mpo") -> nn.Sequential:
     """Two fully connected layers for images of 28 x 28 pixels and 10 classes.
 
     Parameters
     ----------
     bond : int, optional
         Of the first layer's MPO; None: the dense network.
+    kept_as : {"mpo", "svd", "cp", "tucker"}
+        The first layer's format. The others have as many numbers as the MPO of this bond, at most; the second layer is an MPO with
+        all of them.
     """
-    first, second = _layers(None if bond is None else fc2_layers(bond), fc2_layers(1))
-    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second)
+    if kept_as not in FORMATS_OF_LAYERS:
+        raise ValueError(f"a layer is kept as one of {', '.join(FORMATS_OF_LAYERS)}, got {kept_as!r}")
+    if bond is None:
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+    first, second = fc2_layers(bond)
+    made = (
+        _chain(first)
+        if kept_as == "mpo"
+        else _in_format(first, {"svd": "SVD", "cp": "CP", "tucker": "Tucker"}[kept_as])
+    )
+    return nn.Sequential(nn.Flatten(), made, nn.ReLU(), _chain(second))
 
 
 def lenet5(chained: bool = True) -> nn.Sequential:
     """Two convolutions, each with a pooling, and three fully connected layers, for images of 28 x 28 pixels (LeCun et al. 1998, but
     with ReLU). The last three are MPOs if `chained`.
     """
-    layers = PAPERS_LAYERS["LeNet-5"]
-    first, second, third = _layers(layers if chained else None, layers)
+    first, second, third = (
+        _chain(layer) if chained else nn.Linear(layer.shape.in_size, layer.shape.out_size)
+        for layer in PAPERS_LAYERS["LeNet-5"]
+    )
     return nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2),
         nn.ReLU(),
@@ -114,8 +147,93 @@ def lenet5(chained: bool = True) -> nn.Sequential:
     )
 
 
-def _layers(chained: Sequence[Chained] | None, sizes: Sequence[Chained]) -> list[nn.Module]:
-    """New layers, MPOs or dense ones of the same sizes."""
-    if chained is None:
-        return [nn.Linear(layer.shape.in_size, layer.shape.out_size) for layer in sizes]
-    return [MPOLinear.random(layer.shape, layer.bond) for layer in chained]
+def decomposed(trained: nn.Sequential, bond: int) -> nn.Sequential:
+    """A dense FC2 with its layers decomposed and cut to the bonds of `fc2`; the given one stays."""
+    dense = [layer for layer in trained if isinstance(layer, nn.Linear)]
+    chains = zip(dense, fc2_layers(bond), strict=True)
+    first, second = (MPOLinear.from_dense(linear, chain.shape, chain.bond) for linear, chain in chains)
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second)
+
+
+def is_network(name: str) -> bool:
+    """Whether it is the name of one of these networks, rather than that of a model with weights in files."""
+    return _NAME.fullmatch(name) is not None
+
+
+def network(name: str) -> "ImageClassifier":
+    """A new network by its name, "fc2-mpo-16" or another of `KNOWN`, D being the bond dimension.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise ValueError(f"networks for images are {KNOWN}, with a bond dimension for D; got {name!r}")
+    if found["fc2"]:
+        return ImageClassifier(fc2(int(found["bond"]), found["format"]) if found["bond"] else fc2(None))
+    return ImageClassifier(lenet5(chained=found["chained"] is not None))
+
+
+class ImageClassifier(nn.Module):
+    """A network for images in the form in which runs expect a model: it gives a loss, and what its head reads are the pixels.
+
+    Parameters
+    ----------
+    head : nn.Module
+        From images of shape (n, 1, 28, 28) to logits of shape (n, classes).
+    """
+
+    name_or_path = "a network for images"
+
+    def __init__(self, head: nn.Module):
+        from transformers import PreTrainedConfig
+
+        super().__init__()
+        self.base_model, self.head = _AsTheyAre(), head
+        self.config = PreTrainedConfig(num_labels=CLASSES)
+
+    def forward(self, pixels: Tensor, labels: Tensor | None = None) -> "ImageClassifierOutput":
+        from transformers.modeling_outputs import ImageClassifierOutput
+
+        if pixels.shape[1:] != (1, SIDE, SIDE):
+            raise ValueError(f"images have the shape (n, 1, {SIDE}, {SIDE}), got {tuple(pixels.shape)}")
+        logits = self.head(pixels)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+class _AsTheyAre(nn.Module):
+    """In the place of an encoder: nothing is done to the pixels before the head reads them."""
+
+    def forward(self, pixels: Tensor) -> "BaseModelOutputWithPooling":
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return BaseModelOutputWithPooling(pooler_output=pixels.flatten(1))
+
+
+class Pixels:
+    """In the place of a tokenizer: makes batches of images out of their bytes, each number from -1 to 1."""
+
+    def batch(self, images: Sequence[Mapping]) -> dict[str, Tensor]:
+        """Rows with "pixels", as bytes, and "labels" as what `ImageClassifier` takes."""
+        bytes_of = np.stack([np.frombuffer(image["pixels"], dtype=np.uint8) for image in images])
+        pixels = torch.from_numpy(bytes_of.astype(np.float32) / 127.5 - 1).reshape(-1, 1, SIDE, SIDE)
+        return {"pixels": pixels, "labels": torch.tensor([image["labels"] for image in images])}
+
+
+def _chain(layer: Chained) -> MPOLinear:
+    return MPOLinear.random(layer.shape, layer.bond)
+
+
+def _in_format(layer: Chained, name: str) -> nn.Linear:
+    """A new dense layer, its weight taken into another format and scaled to the norm that it had."""
+    linear = nn.Linear(layer.shape.in_size, layer.shape.out_size)
+    matrix = linear.weight.detach().T
+    found = in_format(name, matrix, layer.n_params, seed=int(torch.randint(2**31, ())))
+    scale = (matrix.norm() / found.to_matrix().norm()) ** (1 / len(found.factors))
+    parametrize.register_parametrization(
+        linear, "weight", Contracted(found.with_factors(scale * f for f in found.factors))
+    )
+    return linear

@@ -332,3 +332,12 @@ def test_seconds_are_measured_by_one_alone(tmp_path, options):
     with pytest.raises(ValueError, match="the study timed measures seconds, so nothing may run beside it"):
         run(timed, tmp_path, **options)
     assert len(run(timed, tmp_path, progress=False)) == 1
+
+
+def raise_stop_iteration(_setting: dict) -> dict:
+    return next(iter(()))
+
+
+def test_a_point_that_raises_stop_iteration_does_not_end_the_study_as_if_it_were_done(tmp_path):
+    with pytest.raises(RuntimeError):
+        run(study(function=raise_stop_iteration), tmp_path, progress=False)
