@@ -114,7 +114,8 @@ def load_task(name: str) -> Task:
         meant = f" (did you mean glue/{name}?)" if name in GLUE else ""
         raise ValueError(
             f"unknown task {name!r}{meant}: known are {', '.join(EMBEDDED_TASKS)}, {', '.join(f'glue/{task}' for task in GLUE)}, "
-            f"for networks {images.DIGITS}, {images.FASHION}, or the path of a .csv or .parquet file with the columns text and label"
+            f"for networks {images.DIGITS}, {images.FASHION}, or the path of a .csv or .parquet file with the columns text and "
+            "label"
         )
     if path.is_dir():
         raise ValueError(f"a task's file is needed, {name} is a folder; give the path of a file in it")
