@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mpo_tutorial.maths.contraction import contract, merge
+from mpo_tutorial.maths.contraction import contract, is_chain_cheaper, merge
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 
@@ -79,7 +79,8 @@ class MPOLinear(MPOLayer):
     """`nn.Linear` with its weight kept as the cores of an MPO.
 
     The forward pass rebuilds the matrix from the cores and multiplies once. Sending the input through the chain, core
-    by core, costs more multiplications at the bond dimensions of this course.
+    by core, costs more at the bond dimensions of a BERT. Where it costs less than the dense product (`is_chain_cheaper`), it is
+    done, and then the matrix is never there, not in `cached` either.
 
     >>> layer = MPOLinear.from_dense(nn.Linear(384, 1536), Shape((3, 4, 4, 4, 2), (4, 4, 6, 4, 4)))
     >>> layer(torch.randn(8, 20, 384)).shape
@@ -131,8 +132,17 @@ class MPOLinear(MPOLayer):
                 linear.bias.copy_(self.bias)
         return linear
 
+    @property
+    def is_chained(self) -> bool:
+        """Whether inputs go through the chain."""
+        mpo = MPO(tuple(self.cores), self.padding)  # sizes alone, as in `extra_repr`
+        return is_chain_cheaper(mpo.shape, mpo.bonds)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (..., in_features) to (..., out_features)."""
+        if self._cached_matrix is None and self.is_chained:
+            y = MPO(self.cores(), self.padding).apply(x)
+            return y if self.bias is None else y + self.bias
         return F.linear(x, self.matrix().T, self.bias)
 
 
@@ -276,9 +286,15 @@ def mpo_layers(model: nn.Module) -> list[MPOLayer]:
 def cached(model: nn.Module):
     """Rebuild each MPO matrix once and keep it while the block runs: for an evaluation, not for training.
 
-    Inside, a layer costs what a dense one costs, in time and in memory, and changes to its cores go unseen.
+    Inside, a layer costs what a dense one costs, in time and in memory, and changes to its cores go unseen. A layer whose chain
+    costs less keeps to that.
     """
-    layers = [layer for layer in mpo_layers(model) if layer._cached_matrix is None]  # the others are an outer block's
+    layers = [
+        layer
+        for layer in mpo_layers(model)
+        if layer._cached_matrix is None  # the others are an outer block's
+        and not (isinstance(layer, MPOLinear) and layer.is_chained)
+    ]
     try:
         with torch.no_grad():
             for layer in layers:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import bonds, shapes
 from tensorly.tt_matrix import tt_matrix_to_matrix
 
-from mpo_tutorial.maths.contraction import contract, multiplications
+from mpo_tutorial.maths.contraction import chained_multiplications, contract, is_chain_cheaper, multiplications
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, paper_shape
 
@@ -59,3 +59,31 @@ def test_multiplications_are_those_of_the_products_that_are_done(frozen_centre):
             merges -= shape.in_size * shape.out_size
         assert counter.get_total_flops() // 2 == multiplications(shape, mpo.bonds, frozen_centre) + merges
         assert multiplications(shape, mpo.bonds) == multiplications(shape, mpo.bonds, True)
+
+
+@given(data=st.data(), shape=shapes())
+def test_a_rows_multiplications_are_those_of_the_products_through_the_chain(data, shape):
+    """Counted with einsum's own count of each product that `MPO.apply` makes."""
+    found = data.draw(bonds(shape))
+    mpo = MPO.random(shape, found)
+    legs, counted = list(shape.in_legs), 0
+    done, to_do = 1, math.prod(legs)
+    for core in mpo.cores:
+        left, i, o, right = core.shape
+        to_do //= i
+        counted += (
+            done * to_do * left * i * o * right
+        )  # each number that comes out, times the pairs that are summed for it
+        done *= o
+    assert chained_multiplications(shape, mpo.bonds) == counted
+
+
+def test_the_chain_is_taken_where_bonds_are_small_and_the_matrix_is_large():
+    vgg, fc2 = Shape((7, 8, 8, 8, 7), (4, 8, 8, 4, 4)), Shape((4, 7, 7, 4), (4, 4, 4, 4))
+    for bond, cheaper in ((1, True), (2, True), (4, True), (16, False)):
+        assert is_chain_cheaper(vgg, MPO.random(vgg, bond).bonds) is cheaper
+    assert chained_multiplications(vgg, (16,) * 4) < vgg.in_size * vgg.out_size  # by multiplications alone it would be
+    assert not is_chain_cheaper(fc2, (1, 1, 1))
+    for name in ("attention", "feed_forward_in", "feed_forward_out"):
+        shape = paper_shape(name)
+        assert not is_chain_cheaper(shape, (4,) * 4)

@@ -263,3 +263,37 @@ def test_what_an_embedding_cannot_do_is_refused():
 def test_the_representation_says_what_is_inside():
     layer = MPOEmbedding.from_dense(nn.Embedding(97, 24), balanced_shape(97, 24, 3), max_bond=4)
     assert "97 -> 24, legs 5.5.4 x 2.4.3, padding (3, 0), bonds 4.4, ratio 0.175" in repr(layer)
+
+
+CHAINED = Shape((4, 16, 16, 4), (4, 16, 16, 4))  # large enough for the chain to be taken at a bond of 1
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_where_the_chain_is_cheaper_it_is_taken_and_computes_the_same(bias):
+    torch.manual_seed(0)
+    layer = MPOLinear.random(CHAINED, 1, bias=bias).double()
+    assert layer.is_chained
+    x = torch.randn(2, 3, 4096, dtype=torch.float64, requires_grad=True)
+    other = layer.to_dense()
+    assert torch.allclose(layer(x), other(x), atol=1e-10)
+    assert layer(x).shape == (2, 3, 4096)
+    (ours,) = torch.autograd.grad(layer(x).square().sum(), x)
+    (theirs,) = torch.autograd.grad(other(x).square().sum(), x)
+    assert torch.allclose(ours, theirs, atol=1e-8)
+    layer(x).square().sum().backward()
+    through = [core.grad.clone() for core in layer.cores]
+    layer.zero_grad()
+    torch.nn.functional.linear(x, layer.matrix().T, layer.bias).square().sum().backward()
+    for found, core in zip(through, layer.cores, strict=True):
+        assert torch.allclose(found, core.grad, rtol=1e-8)
+
+
+def test_a_cheap_chain_is_not_cached_and_the_matrix_never_made(monkeypatch):
+    layer, wide = MPOLinear.random(CHAINED, 1), MPOLinear.random(SHAPE, 2)
+    assert not wide.is_chained
+    model = nn.ModuleList([layer, wide])
+    with cached(model):
+        assert layer._cached_matrix is None
+        assert wide._cached_matrix is not None
+        monkeypatch.setattr(MPOLinear, "matrix", lambda _: pytest.fail("the matrix was made"))
+        assert layer(torch.zeros(1, 4096)).shape == (1, 4096)
