@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mpo_tutorial.course import figures as figures
     from mpo_tutorial.course import model_explorers as model_explorers
     from mpo_tutorial.course import movement_figures as movement_figures
+    from mpo_tutorial.course import network_explorers as network_explorers
+    from mpo_tutorial.course import network_figures as network_figures
     from mpo_tutorial.course import plots as plots
     from mpo_tutorial.course import squeeze_explorers as squeeze_explorers
     from mpo_tutorial.course import squeeze_figures as squeeze_figures
@@ -83,6 +85,8 @@ _MODULES = {  # by the room that they are in
         "figures",
         "model_explorers",
         "movement_figures",
+        "network_explorers",
+        "network_figures",
         "plots",
         "squeeze_explorers",
         "squeeze_figures",

@@ -13,6 +13,7 @@ from mpo_tutorial.course.cut_explorers import DepthExplorer, TradeoffExplorer
 from mpo_tutorial.course.cut_figures import JUDGED_BY
 from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, MovementExplorer, RankExplorer
 from mpo_tutorial.course.model_explorers import LedgerExplorer, ModelMap
+from mpo_tutorial.course.network_explorers import NetworkExplorer
 from mpo_tutorial.course.squeeze_explorers import LiveSqueeze, SqueezeExplorer
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.cut_results import summarise
@@ -155,6 +156,15 @@ def squeeze_replay(explorers: Mapping[str, SqueezeExplorer], step: int = 2) -> "
 
     name.observe(choose, names="value")
     return ipywidgets.VBox([name, slider, shown])
+
+
+def network_explorer(explorer: NetworkExplorer) -> "Widget":
+    """A slider over the bond dimension of a network's first layer; accuracy, numbers and entropies on record follow."""
+    import ipywidgets
+
+    bond = ipywidgets.SelectionSlider(options=explorer.bonds, value=min(explorer.bonds), description="bond")
+    shown, _ = _following([bond], explorer)
+    return ipywidgets.VBox([bond, shown])
 
 
 def live_squeeze(live: LiveSqueeze) -> "Widget":

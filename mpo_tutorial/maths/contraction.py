@@ -79,7 +79,8 @@ def is_chain_cheaper(shape: Shape, bonds: Sequence[int]) -> bool:
     """Whether a row goes through the chain in less time than through the matrix, were that there: by counted multiplications, and
     by the numbers that the chain lays out anew between its products.
 
-    It is where bonds are small and the matrix is large, as in VGG's 25,088 x 4,096 at bonds up to 4; in a BERT at bonds of 1, if at all.
+    It is where bonds are small and the matrix is large, as in VGG's 25,088 x 4,096 at bonds up to 4; in a BERT at a bond of 1
+    at most.
     """
     through = sum(product + MOVED * moved for product, moved in _links(shape, bonds))
     return through < shape.in_size * shape.out_size
