@@ -26,7 +26,7 @@ from mpo_tutorial.models.layers import matrix_parameters, mpo_layers
 from mpo_tutorial.models.ledger import Ledger
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.methods import METHODS, size_for
-from mpo_tutorial.models.networks import is_network
+from mpo_tutorial.models.networks import ImageClassifier, is_network
 from mpo_tutorial.models.readout import pooling_of
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ def in_memory(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", ta
     config = RunConfig(
         model=model.name_or_path or type(model).__name__,
         task=task,
-        method="light" if layers else "full",
+        method="light" if layers and not isinstance(model, ImageClassifier) else "full",
         cores=len(layers[0].cores) if layers else N_CORES,
         **settings,
     )

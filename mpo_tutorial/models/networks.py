@@ -172,8 +172,10 @@ def network(name: str) -> "ImageClassifier":
     if found is None:
         raise ValueError(f"networks for images are {KNOWN}, with a bond dimension for D; got {name!r}")
     if found["fc2"]:
-        return ImageClassifier(fc2(int(found["bond"]), found["format"]) if found["bond"] else fc2(None))
-    return ImageClassifier(lenet5(chained=found["chained"] is not None))
+        made = fc2(int(found["bond"]), found["format"]) if found["bond"] else fc2(None)
+    else:
+        made = lenet5(chained=found["chained"] is not None)
+    return ImageClassifier(made, name)
 
 
 class ImageClassifier(nn.Module):
@@ -183,16 +185,15 @@ class ImageClassifier(nn.Module):
     ----------
     head : nn.Module
         From images of shape (n, 1, 28, 28) to logits of shape (n, classes).
+    name : str
     """
 
-    name_or_path = "a network for images"
-
-    def __init__(self, head: nn.Module):
+    def __init__(self, head: nn.Module, name: str = "a network for images"):
         from transformers import PreTrainedConfig
 
         super().__init__()
         self.base_model, self.head = _AsTheyAre(), head
-        self.config = PreTrainedConfig(num_labels=CLASSES)
+        self.config, self.name_or_path = PreTrainedConfig(num_labels=CLASSES), name
 
     def forward(self, pixels: Tensor, labels: Tensor | None = None) -> "ImageClassifierOutput":
         from transformers.modeling_outputs import ImageClassifierOutput

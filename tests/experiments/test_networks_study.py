@@ -144,3 +144,19 @@ def test_splits_of_images_are_the_same_in_every_order():
         assert (ours != theirs).any()
     everything = [pixels for rows in plain.splits.values() for pixels, _ in rows]
     assert len(everything) == len(set(everything))
+
+
+def test_a_network_in_memory_is_trained_whole(tmp_path):
+    import mpo_tutorial as mt
+
+    model, pixels = mt.load("fc2-mpo-4", n_labels=10)
+    before = [core.clone() for core in model.head[1].cores]
+    record = mt.finetune(
+        model, pixels, "digits", epochs=1, train_size=64, learning_rate=4e-3, progress=False, out=tmp_path
+    )
+    assert record["config"]["model"] == "fc2-mpo-4"
+    assert record["config"]["method"] == "full"
+    assert (
+        record["parameters"]["trained"] == record["parameters"]["total"] == sum(p.numel() for p in model.parameters())
+    )
+    assert all((core != old).any() for core, old in zip(model.head[1].cores, before, strict=True))
