@@ -1,0 +1,130 @@
+"""Chapter 05: can a network live as MPOs from the start?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mpo_tutorial.course.exercises import Exercise
+from mpo_tutorial.maths.contraction import chained_multiplications
+from mpo_tutorial.maths.shapes import Shape
+from mpo_tutorial.models.networks import fc2_layers
+
+SMALL = Shape((4, 4), (4, 4))  # of the third exercise
+
+
+def forward(x: np.ndarray, cores: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of x, of shape (n, in), through a chain of cores of shape (left, in leg, out leg, right), one after the other."""
+    state = x.reshape(len(x), 1, 1, -1)  # row, out legs done, bond, in legs to do
+    for core in cores:
+        left, i, _, _ = core.shape
+        state = state.reshape(len(x), -1, left, i, state.shape[-1] // i)
+        state = np.einsum("zobit,bijr->zojrt", state, core)
+        state = state.reshape(len(x), -1, *state.shape[-2:])
+    return state.reshape(len(x), -1)
+
+
+def _matrix(cores: Sequence[np.ndarray]) -> np.ndarray:
+    eye = np.eye(int(np.prod([core.shape[1] for core in cores])))
+    return forward(eye, cores)
+
+
+def _sides_swapped(x: np.ndarray, cores: Sequence[np.ndarray]) -> np.ndarray:
+    return forward(x, [core.swapaxes(1, 2) for core in cores])
+
+
+def _last_leg_first(x: np.ndarray, cores: Sequence[np.ndarray]) -> np.ndarray:
+    """The in legs of x taken in the order of the last core to the first."""
+    legs = [core.shape[1] for core in cores]
+    turned = x.reshape(len(x), *legs[::-1]).transpose(0, *range(len(legs), 0, -1)).reshape(len(x), -1)
+    return forward(turned, cores)
+
+
+def _outs_backwards(x: np.ndarray, cores: Sequence[np.ndarray]) -> np.ndarray:
+    """As it comes out where each new out leg is put before those that are done."""
+    legs = [core.shape[2] for core in cores]
+    return forward(x, cores).reshape(len(x), *legs).transpose(0, *range(len(legs), 0, -1)).reshape(len(x), -1)
+
+
+EXERCISES = (
+    Exercise(
+        question="numbers in the two MPOs of FC2 at D = 16",
+        answer=lambda: sum(layer.n_params for layer in fc2_layers(16)),
+        solution=(
+            "# A core has bond x in leg x out leg x bond numbers. The outer bonds are 1.\n"
+            "first = 1 * 4 * 4 * 16 + 16 * 7 * 4 * 16 + 16 * 7 * 4 * 16 + 16 * 4 * 4 * 1\n"
+            "second = 1 * 4 * 1 * 4 + 4 * 4 * 1 * 4 + 4 * 4 * 10 * 4 + 4 * 4 * 1 * 1\n"
+            "first + second"
+        ),
+        hint="Four cores a layer. Each has as many numbers as its two bonds and two legs multiplied; the outer bonds are 1.",
+        mistakes=[
+            (
+                lambda: fc2_layers(16)[0].n_params,
+                "That is the first layer alone. The second is an MPO, too, with bonds of 4.",
+            ),
+            (
+                lambda: sum(layer.n_params for layer in fc2_layers(16)) + 256 + 10,
+                "Right, with the biases. Here the question is for the numbers in the MPOs.",
+            ),
+            (
+                lambda: 4 * 16 * 7 * 4 * 16 + 4 * 4 * 4 * 4 * 4,
+                "The cores are not all of one size: look at their legs, and at the ends.",
+            ),
+            (lambda: 784 * 256 + 256 * 10, "Those are the dense matrices."),
+        ],
+    ),
+    Exercise(
+        question="a function forward(x, cores) that sends rows through a chain",
+        answer=lambda: forward,
+        solution=(
+            "def forward(x, cores):\n"
+            "    # row, out legs that are done, bond, in legs that are still to do\n"
+            "    state = x.reshape(len(x), 1, 1, -1)\n"
+            "    for core in cores:\n"
+            "        left, i, j, right = core.shape\n"
+            "        state = state.reshape(len(x), -1, left, i, state.shape[-1] // i)\n"
+            '        state = np.einsum("zobit,bijr->zojrt", state, core)\n'
+            "        state = state.reshape(len(x), -1, right, state.shape[-1])\n"
+            "    return state.reshape(len(x), -1)"
+        ),
+        hint=(
+            "Keep a tensor with four axes: the row, the out legs that are done, the bond, the in legs that are still to do. Each "
+            "core takes the first leg off the last axis, sums over it and over the bond, and adds its out leg to the second axis."
+        ),
+        mistakes=[
+            (
+                lambda: _sides_swapped,
+                "In leg and out leg are the wrong way round: a core has the axes (left, in, out, right).",
+            ),
+            (
+                lambda: _last_leg_first,
+                "The first core belongs to the first leg of x, the one that changes slowest along a row.",
+            ),
+            (
+                lambda: _outs_backwards,
+                "The out legs come in the wrong order: the first core's is the one that changes slowest.",
+            ),
+        ],
+        trials=[
+            "np.arange(8.0).reshape(2, 4), [np.ones((1, 4, 3, 1))]",
+            "np.arange(12.0).reshape(2, 6), [np.arange(8.0).reshape(1, 2, 2, 2), np.arange(12.0).reshape(2, 3, 2, 1)]",
+            "np.eye(12), [np.arange(12.0).reshape(1, 2, 2, 3), np.ones((3, 3, 1, 2)), np.ones((2, 2, 3, 1))]",
+        ],
+    ),
+    Exercise(
+        question="multiplications for one row of 16 numbers through a chain with legs 4.4 and 4.4 and a bond of 2",
+        answer=lambda: chained_multiplications(SMALL, (2,)),
+        solution=(
+            "# First core: 4 places of the other leg, each with 4 numbers in, 4 out, 2 bonds.\n"
+            "# Second core: 4 out legs done, each with 2 bonds and 4 numbers in, 4 out.\n"
+            "4 * (4 * 4 * 2) + 4 * (2 * 4 * 4)"
+        ),
+        hint="Go core by core. Each number that comes out is a sum over one in leg and one bond: count numbers and terms.",
+        mistakes=[
+            (lambda: chained_multiplications(SMALL, (1,)), "That is it for a bond of 1."),
+            (
+                lambda: 2 * (4 * 4 * 2),
+                "Those are the numbers in the cores. Each is used several times: once for each place of the other leg.",
+            ),
+        ],
+    ),
+)
