@@ -33,12 +33,15 @@ def _number(kind: Callable[[str], float], name: str):
 WHOLE, REAL = _number(int, "an integer"), _number(float, "a number")
 
 
-Model = Annotated[str, typer.Option(help='"minilm" (embedded), a local folder, or a name on the hub.')]
+Model = Annotated[
+    str,
+    typer.Option(help='"minilm" (embedded), a local folder, or a name on the hub; for images fc2-mpo-16 and the like.'),
+]
 Task = Annotated[
     str,
     typer.Option(
         help='"rotten_tomatoes" or "imdb" (embedded), "glue/rte" or another of GLUE (hub), or a .csv or .parquet file '
-        "with text and label."
+        "with text and label; for images digits or fashion_mnist."
     ),
 ]
 Bond = Annotated[

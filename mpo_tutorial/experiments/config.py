@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 POOLINGS = ("mean", "first", "pooler")
 PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
+OF_NETWORKS = ("full", "head")  # methods for networks for images, whose head is all that they are
 LARGEST_SEED = 2**32 - 1
 STEPS = 200  # of the optimiser, that a run should have
 FEWEST_EPOCHS, MOST_EPOCHS = 2, 20
@@ -29,7 +30,7 @@ class RunConfig:
     Parameters
     ----------
     model : str
-        "minilm" (embedded), a local folder, or a name on the hub.
+        "minilm" (embedded), a local folder, or a name on the hub; or a network for images, of `networks.KNOWN`.
     task : str
         "rotten_tomatoes" or "imdb" (embedded), "glue/rte" or another of GLUE, or a CSV or Parquet file with the columns
         text and label.
@@ -140,6 +141,10 @@ class RunConfig:
             value = getattr(self, name)
             if not isinstance(value, str) and (name, value) != ("matrices", None):
                 raise ValueError(f"{name} is a text, got {value!r}")
+        if is_network(self.model) and self.method not in OF_NETWORKS:
+            raise ValueError(
+                f"{self.model} begins with random numbers, so it is trained whole: take --method full, got {self.method}"
+            )
         for name, lowest in (
             ("cores", 2),
             ("bond", 1),

@@ -78,6 +78,11 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["compare", "--methods", "light,lighter"], "methods are light, full,"),
         (["compare", "--methods", "light"], "two or more methods are compared, each given once, got light"),
         (["compare", "--budget", "9000"], "a budget is for --methods, such as --methods light,lora,adapter; got 9,000"),
+        (
+            ["finetune", "--model", "fc2-mpo-4", "--task", "digits"],
+            "it is trained whole: take --method full, got light",
+        ),
+        (["networks", "--variant", "fc2"], "LeNet-5, MPO; got 'fc2'"),
         (["formats", "--variant", "cp"], "light on fitted MPOs; light, uncut; got 'cp'"),
         (["rivals", "--variant", "lora"], "500 sentences; got 'lora'"),
         (["squeeze-study", "--variant", "two cuts"], "one fitted cut, 35 %; uncut; got 'two cuts'"),
