@@ -11,9 +11,8 @@ from filelock import FileLock
 from torch import nn
 
 from mpo_tutorial.maths.formats import FORMATS, Network, in_format
-from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.models.families import USUAL, mpo_matrices
-from mpo_tutorial.models.truncation import factorise, truncate, two_factors
+from mpo_tutorial.models.truncation import factorise, truncate, two_cores, two_factors
 
 if TYPE_CHECKING:
     from mpo_tutorial.experiments.finetune import Prepared
@@ -93,9 +92,8 @@ def _two_core_embedding(prepared: "Prepared", _folder: Path) -> None:
     from mpo_tutorial.models.layers import MPOEmbedding
 
     table = prepared.model.get_input_embeddings()
-    words, factor = two_factors(table.weight, None, EMBEDDING_SIZE * sum(table.weight.shape))
-    mpo = MPO((words[None, :, None, :], factor[:, None, :, None]))
-    put_layers(prepared.model, {table: MPOEmbedding.in_place_of(table, mpo)})
+    factors = two_factors(table.weight, None, EMBEDDING_SIZE * sum(table.weight.shape))
+    put_layers(prepared.model, {table: MPOEmbedding.in_place_of(table, two_cores(*factors))})
 
 
 def _nothing(_prepared: "Prepared", _folder: Path) -> None:

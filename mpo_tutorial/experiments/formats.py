@@ -146,7 +146,7 @@ def _errors(whole: Mapping[str, Tensor], changed: Mapping[str, Tensor], found: M
             metric = found[name].metric(centred=True).to(matrix.device)
             lost = output_error(matrix, changed[name], metric)
             of_outputs.append(lost / output_error(matrix, torch.zeros_like(matrix), metric))
-    return dict(zip(ERRORS, (float(_rms(of_weights)), float(_rms(of_outputs))), strict=True))
+    return dict(zip(ERRORS, (_rms(of_weights), _rms(of_outputs)), strict=True))
 
 
 def _rms(values: Sequence[float]) -> float:

@@ -12,7 +12,7 @@ DIGITS, FASHION = "digits", "fashion_mnist"
 ORDERS = ("in blocks", "shuffled")
 IMAGE_TASKS = tuple(f"{task}{order}" for task in (DIGITS, FASHION) for order in ("", *(f", {name}" for name in ORDERS)))
 BLOCK = 7  # pixels of a side
-SIDE = 28
+SIDE = 28  # of an image, in pixels
 DEBIANS = Path("/usr/share/datasets/fashion-mnist")  # of its package dataset-fashion-mnist
 SHA256 = {
     "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",

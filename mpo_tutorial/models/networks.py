@@ -13,12 +13,13 @@ from torch.nn.utils import parametrize
 from mpo_tutorial.maths.formats import in_format
 from mpo_tutorial.maths.shapes import Shape
 from mpo_tutorial.models.formats import Contracted
+from mpo_tutorial.models.images import SIDE
 from mpo_tutorial.models.layers import MPOLinear
 
 if TYPE_CHECKING:
     from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 
-SIDE, CLASSES = 28, 10  # pixels of a side of an image
+CLASSES = 10
 
 
 @dataclass(frozen=True)

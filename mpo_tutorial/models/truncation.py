@@ -239,6 +239,11 @@ def two_factors(matrix: Tensor, metric: Tensor | None, n_params: int) -> tuple[T
     return (left if back is None else back @ left).to(matrix.dtype), right.to(matrix.dtype)
 
 
+def two_cores(first: Tensor, second: Tensor) -> MPO:
+    """Two factors, of shapes (in, rank) and (rank, out), as a chain of two cores."""
+    return MPO((first[None, :, None, :], second[:, None, :, None]))
+
+
 def factorise(
     model: nn.Module,
     n_params: Mapping[str, int],
@@ -263,7 +268,7 @@ def factorise(
             if layer.bias is not None:
                 with torch.no_grad():
                     layer.bias += of_layer.mean.to(matrix) @ (matrix - first @ second)
-            layer.set_mpo(MPO((first[None, :, None, :], second[:, None, :, None])))
+            layer.set_mpo(two_cores(first, second))
 
 
 def bonds_of_ratio(name: str, shape: Shape, ratio: float) -> tuple[int, ...]:
