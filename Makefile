@@ -65,6 +65,7 @@ $(BIN)/python:
 .venv/test-installed: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[offline,lab,dev]"
 	$(BIN)/python -m pip install --disable-pip-version-check --upgrade --no-deps --target .venv/ipywidgets-7 ipywidgets==7.7.1 ipython_genutils==0.2.0
+	$(BIN)/python -m pip install --disable-pip-version-check --upgrade --no-deps --target .venv/torchvision torchvision==0.28.0
 	@touch $@
 
 .venv/mutants-installed: .venv/test-installed

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mpo_tutorial.experiments import cut_results as cut_results
     from mpo_tutorial.experiments import light as light
     from mpo_tutorial.experiments import movement_results as movement_results
+    from mpo_tutorial.experiments import network_study as network_study
     from mpo_tutorial.experiments import squeezes as squeezes
     from mpo_tutorial.experiments import statistics as statistics
     from mpo_tutorial.experiments.config import RunConfig as RunConfig
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from mpo_tutorial.maths.shapes import paper_shape as paper_shape
     from mpo_tutorial.models import activations as activations
     from mpo_tutorial.models import families as families
+    from mpo_tutorial.models import images as images
     from mpo_tutorial.models import networks as networks
     from mpo_tutorial.models.conv import MPOConv2d as MPOConv2d
     from mpo_tutorial.models.convert import decompose as decompose
@@ -94,9 +96,9 @@ _MODULES = {  # by the room that they are in
         "tables",
         "widgets",
     ),
-    "experiments": ("compare", "cut_results", "light", "movement_results", "squeezes", "statistics"),
+    "experiments": ("compare", "cut_results", "light", "movement_results", "network_study", "squeezes", "statistics"),
     "maths": ("reach", "states"),
-    "models": ("activations", "families", "networks"),
+    "models": ("activations", "families", "images", "networks"),
 }
 _NAMES = {
     "course.demo": ("beside_full",),

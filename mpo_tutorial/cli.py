@@ -535,7 +535,7 @@ def networks(
     scheduler: Scheduler = None,
 ):
     """Can a network live as MPOs from the start? FC2 and LeNet-5 on Fashion-MNIST, dense and as chains (two hours on two cores)."""
-    from mpo_tutorial.experiments import networks as bench
+    from mpo_tutorial.experiments import network_study as bench
     from mpo_tutorial.experiments import study
 
     made = bench.study(RunConfig(train_size=train_size, device=device), variant)

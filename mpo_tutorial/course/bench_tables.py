@@ -1,5 +1,6 @@
 """The bench's record as tables, and what it says about the speeds that were asked for."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from mpo_tutorial.experiments.steps import FULL, LIGHT, LONG_STEP
 
 OURS = "MPOLinear"
 PEER = "tensorly-torch"
+IN_CACHED = f"{OURS} in cached"
 KEPT, WITHIN = ("gradient_bytes", "optimiser_bytes"), "matrix_gradient_bytes"
 
 
@@ -45,6 +47,8 @@ def tables(record: dict) -> list[Table]:
         _evaluation(record["evaluation"]),
         _passes("All of the model, forward and backward", record["model"]),
         _steps(record["step"]),
+        _wide_layers(record["wide layer"]),
+        _networks(record["network"]),
         Table(
             "Asked for",
             ("what", "measured", "at most", ""),
@@ -99,6 +103,10 @@ def targets(record: dict) -> Iterator[Target]:
     yield Target("slider, seconds for an answer", record["slider"]["answer_seconds"], 0.1)
     estimate, measured = (row["seconds"] for row in record["estimate"])
     yield Target("estimate of a cut's error, over making the cut and measuring", estimate / measured, 0.01)
+    for (bond, images), rows in _wide(record["wide layer"]):
+        dense, ours = (rows[name]["seconds"] for name in ("nn.Linear", IN_CACHED))
+        how = "sent through the chain" if rows[IN_CACHED]["chained"] else "by the cached matrix"
+        yield Target(f"VGG's layer at bond {bond}, {_images(images)}, {how}, over nn.Linear", ours / dense, 1.05)
     for where, rows, _missing in _works(record["step"]):
         full, light = rows[FULL], rows[LIGHT]
         seconds, limit = (light[name] / full["seconds"] for name in ("seconds", "limit"))
@@ -124,6 +132,16 @@ def _works(rows: list[dict]) -> Iterator[tuple[str, dict[str, dict], list[dict]]
             },
             [row for row in same if "missing" in row],
         )
+
+
+def _wide(rows: list[dict]) -> Iterator[tuple[tuple[int, int], dict[str, dict]]]:
+    """Rows by contender, for each bond and number of images."""
+    for where in dict.fromkeys((row["bond"], row["images"]) for row in rows):
+        yield where, {row["contender"]: row for row in rows if (row["bond"], row["images"]) == where}
+
+
+def _images(n: int) -> str:
+    return "1 image" if n == 1 else f"{n} images"
 
 
 def _bytes(row: dict, names: tuple[str, ...]) -> int:
@@ -192,6 +210,36 @@ def _steps(rows: list[dict]) -> Table:
         ("step", "", "seconds", "over full", "over the counted limit", *memory),
         lines,
     )
+
+
+def _wide_layers(rows: list[dict]) -> Table:
+    lines = []
+    for (bond, images), found in _wide(rows):
+        for name, row in found.items():
+            start = (f"bond {bond}", str(images), name)
+            if "missing" in row:
+                lines.append((*start, row["missing"], ""))
+            else:
+                ratio = row["seconds"] / found["nn.Linear"]["seconds"]
+                lines.append((*start, _seconds(row["seconds"]), f"{ratio:.2f}"))
+    sizes = " x ".join(f"{math.prod(rows[0][side]):,}" for side in ("in_legs", "out_legs"))
+    return Table(
+        f"A layer of {sizes}, as VGG has it, evaluated", ("bond", "images", "", "seconds", "over nn.Linear"), lines
+    )
+
+
+def _networks(rows: list[dict]) -> Table:
+    dense = {row["network"]: row for row in rows if row["contender"] == row["network"] and "missing" not in row}
+    lines = []
+    for row in rows:
+        start = (row["contender"], str(row["images"]))
+        if "missing" in row:
+            lines.append((*start, row["missing"], "", "", ""))
+        else:
+            ratio = row["seconds"] / dense[row["network"]]["seconds"]
+            lines.append((*start, f"{row['parameters']:,}", _seconds(row["seconds"]), f"{ratio:.2f}", _memory(row)))
+    head = ("network", "images", "numbers in all", "seconds", "over the dense one", "peak memory")
+    return Table("A step of the optimiser of networks for images", head, lines)
 
 
 def _evaluation(rows: list[dict]) -> Table:

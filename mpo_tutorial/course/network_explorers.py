@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mpo_tutorial.course import network_figures, plots
 from mpo_tutorial.course.tables import per_cent
-from mpo_tutorial.experiments.networks import BONDS, DENSE
+from mpo_tutorial.experiments.network_study import BONDS, DENSE
 from mpo_tutorial.models.networks import fc2_layers
 
 

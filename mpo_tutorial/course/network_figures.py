@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from mpo_tutorial.course.plots import BLUE, GREY, ORANGE, ends_of
-from mpo_tutorial.models.networks import SIDE
+from mpo_tutorial.course.plots import BLUE, GREY, ORANGE, ends_of, styled
+from mpo_tutorial.models.images import SIDE
 
 
 def accuracy_by_bond(ax: Axes, summary: Mapping, names: Mapping[int, str], dense: str, chosen: int) -> Axes:
@@ -41,21 +42,24 @@ def accuracy_by_bond(ax: Axes, summary: Mapping, names: Mapping[int, str], dense
     return ax
 
 
-def what_cores_see(axes: Sequence[Axes], in_legs: Sequence[int], order: np.ndarray | None = None) -> Sequence[Axes]:
+def what_cores_see(in_legs: Sequence[int], order: np.ndarray | None = None) -> Figure:
     """For each core an image of 28 x 28 pixels, a shade for each value of its in leg: pixels of one shade look the same to it.
 
     Parameters
     ----------
+    in_legs : sequence of an even number of int
+        Their product is 784.
     order : array of 784 int, optional
         Which pixel comes at which place; None: row by row.
     """
     digits = np.array(np.unravel_index(np.arange(SIDE**2), in_legs))
     places = np.empty_like(digits)
     places[:, np.arange(SIDE**2) if order is None else order] = digits
-    for k, (ax, leg) in enumerate(zip(axes, in_legs, strict=True)):
-        ax.imshow(places[k].reshape(SIDE, SIDE), cmap="cividis", vmin=0, vmax=leg - 1)
-        ax.set_title(f"core {k}, leg {leg}")
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.grid(visible=False)
-    return axes
+    with styled(2, (9, 4.7 * len(in_legs) / 2), rows=len(in_legs) // 2) as (figure, axes):
+        for k, (ax, leg) in enumerate(zip(axes, in_legs, strict=True)):
+            ax.imshow(places[k].reshape(SIDE, SIDE), cmap="cividis", vmin=0, vmax=leg - 1)
+            ax.set_title(f"core {k}, leg {leg}")
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.grid(visible=False)
+    return figure

@@ -7,12 +7,23 @@ process of its own for each.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 
 import torch
 
 from mpo_tutorial.experiments import forms
-from mpo_tutorial.experiments.contenders import Sizes, bert_like, decomposer, layer_of, layer_step, model_step
+from mpo_tutorial.experiments.contenders import (
+    Networks,
+    Sizes,
+    bert_like,
+    decomposer,
+    image_step,
+    layer_of,
+    layer_step,
+    model_step,
+    of_tensorly_torch,
+)
 from mpo_tutorial.experiments.races import peak, race
 from mpo_tutorial.experiments.steps import FULL, LIGHT, WORK, Work, step_of
 from mpo_tutorial.experiments.study import Point, Setting, Study
@@ -21,7 +32,9 @@ from mpo_tutorial.maths.entropy import Spectra, cheapest_truncation
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
-from mpo_tutorial.models.layers import cached
+from mpo_tutorial.models import convert
+from mpo_tutorial.models.layers import MPOLinear, cached
+from mpo_tutorial.models.networks import network
 
 VERSION = 1
 PEERS = ("tensorly", "tensorly-torch", "quimb", "torchTT")
@@ -30,10 +43,17 @@ LIMIT = "counted limit"
 EVALUATED = ("nn.Linear", "MPOLinear in cached")
 ESTIMATED = ("estimate", "truncate and measure")
 LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-torch, factorized")
+WHERE = ("tokens", "bond", "work", "images", "network", "in_legs", "out_legs")
+TOLD = ("part", "bond", "tokens", "network", "images", "model", "task")
 
 
 def study(
-    sizes: Sizes | None = None, *, device: str = "cpu", repeat: int = 15, work: Sequence[Work] | None = None
+    sizes: Sizes | None = None,
+    *,
+    device: str = "cpu",
+    repeat: int = 15,
+    work: Sequence[Work] | None = None,
+    networks: Networks | None = None,
 ) -> Study:
     """Every part measured once, one after the other.
 
@@ -45,6 +65,7 @@ def study(
         Turns of each contender; the median of their seconds counts.
     work : sequence of Work, optional
         What the steps of the optimiser are of; None: what `steps.WORK` has for the device.
+    networks : Networks, optional
 
     Raises
     ------
@@ -66,7 +87,18 @@ def study(
     def steps(_points: list[Point]) -> list[Setting]:
         return [{"part": "step", "work": asdict(each), **common} for each in work]
 
-    return Study("bench", VERSION, measure, {"parts": parts, "steps": steps}, serial=True, describe=describe, form=form)
+    images = networks or Networks()
+    legs = {"in_legs": list(images.in_legs), "out_legs": list(images.out_legs)}
+
+    def of_networks(_points: list[Point]) -> list[Setting]:
+        settings: list[Setting] = [
+            {"part": "wide layer", **legs, "bond": bond, "images": n} for bond in images.bonds for n in images.images
+        ]
+        settings += [{"part": "network", "network": name, "images": images.batch} for name in images.names]
+        return [{**setting, **common} for setting in settings]
+
+    stages = {"parts": parts, "steps": steps, "networks": of_networks}
+    return Study("bench", VERSION, measure, stages, serial=True, describe=describe, form=form)
 
 
 def measure(setting: Setting) -> dict:
@@ -106,7 +138,7 @@ def _is_slider(rows) -> bool:
 def describe(point: Point) -> str:
     setting = point["setting"]
     told = setting | setting.get("work", {})
-    return ", ".join(f"{name} {told[name]}" for name in ("part", "bond", "tokens", "model", "task") if name in told)
+    return ", ".join(f"{name} {told[name]}" for name in TOLD if name in told)
 
 
 def summarise(points: Sequence[Point]) -> dict:
@@ -118,8 +150,8 @@ def summarise(points: Sequence[Point]) -> dict:
     Returns
     -------
     dict
-        "decomposition", "layer", "evaluation", "model", "step", "estimate": lists of rows; "slider": a dict; "device",
-        "repeat"; "made": of each part date and hardware; "peers", "command" and "versions" of the first point.
+        "decomposition", "layer", "evaluation", "model", "step", "estimate", "wide layer", "network": lists of rows; "slider": a
+        dict; "device", "repeat"; "made": of each part date and hardware; "peers", "command" and "versions" of the first point.
     """
     first = points[0]
     sizes = sizes_of(first["setting"])
@@ -127,11 +159,11 @@ def summarise(points: Sequence[Point]) -> dict:
     model_shapes = [
         (count, balanced_shape(*size)) for kind, (count, *size) in sizes.matrices().items() if kind != "embedding"
     ]
-    found: dict = {"decomposition": [], "layer": [], "evaluation": [], "model": [], "step": [], "estimate": []}
+    found: dict = {part: [] for part in MEASURES if part != "slider"}
     speed = None  # seconds a multiplication, of the first layer
     for point in points:
         setting, rows = point["setting"], point["result"]["rows"]
-        where = {name: setting[name] for name in ("tokens", "bond", "work") if name in setting}
+        where = {name: setting[name] for name in WHERE if name in setting}
         rows = [{**row, **where} for row in rows]
         if setting["part"] in ("layer", "model"):
             dense = next(row for row in rows if row["contender"] == "nn.Linear")
@@ -286,6 +318,33 @@ def _step(sizes: Sizes, setting: Setting) -> list[dict]:
     return rows + [{"contender": name, "missing": NOT_INSTALLED} for name in work.contenders if name not in seconds]
 
 
+def _wide_layer(_sizes: Sizes, setting: Setting) -> list[dict]:
+    """A forward pass without gradients, as in `cached`, where a chain of small bonds may be cheaper than the matrix."""
+    shape, device = Shape(setting["in_legs"], setting["out_legs"]), setting["device"]
+    torch.manual_seed(0)
+    layer = MPOLinear.random(shape, setting["bond"])
+    layers = {
+        **dict(zip(EVALUATED, (layer.to_dense(), layer), strict=True)),
+        LAYERS[3]: of_tensorly_torch(layer, "factorized"),
+    }
+    x = torch.randn(setting["images"], shape.in_size).to(device)
+    there = {name: made.to(device) for name, made in layers.items() if made is not None}
+    with torch.inference_mode(), cached(layer):
+        seconds = race({name: partial(made, x) for name, made in there.items()}, device, setting["repeat"])
+    rows = [{"contender": name, "seconds": value, "chained": layer.is_chained} for name, value in seconds.items()]
+    return rows + [{"contender": name, "missing": NOT_INSTALLED} for name in layers if name not in there]
+
+
+def _network(_sizes: Sizes, setting: Setting) -> list[dict]:
+    """A step of the optimiser of a network, dense and with MPOs, and how many numbers it has."""
+    dense = setting["network"]
+    arguments = {name: (name, setting["images"], setting["device"]) for name in (dense, f"{dense}-mpo")}
+    rows = _passes(image_step, arguments, setting["device"], max(1, setting["repeat"] // 3), with_memory=True)
+    return [
+        row if "missing" in row else {**row, "parameters": convert.count(network(row["contender"]))} for row in rows
+    ]
+
+
 MEASURES = {
     "decomposition": _decomposition,
     "layer": _layer,
@@ -294,6 +353,8 @@ MEASURES = {
     "slider": _slider,
     "estimate": _estimate,
     "step": _step,
+    "wide layer": _wide_layer,
+    "network": _network,
 }
 ROWS = {
     "decomposition": _rows("library", ("mpo_tutorial", "tensorly"), ("seconds", "error")),
@@ -302,6 +363,8 @@ ROWS = {
     "model": _rows("contender", LAYERS[:2]),
     "slider": forms.Leaf("a row with answer_seconds", _is_slider),
     "estimate": _rows("contender", ESTIMATED),
+    "wide layer": _rows("contender", EVALUATED),
+    "network": _rows("contender", (), ("seconds", "parameters")),
     "step": _rows(
         "contender",
         (FULL, LIGHT),

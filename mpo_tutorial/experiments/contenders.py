@@ -11,6 +11,7 @@ from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
 from mpo_tutorial.models.convert import decompose, freeze
 from mpo_tutorial.models.layers import MPOLinear
+from mpo_tutorial.models.networks import network
 
 if TYPE_CHECKING:
     from transformers import BertForSequenceClassification
@@ -36,6 +37,20 @@ class Sizes:
             "feed-forward, out": (self.layers, self.feed_forward, self.hidden),
             "embedding": (1, self.vocabulary, self.hidden),
         }
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What is measured of networks for images: the first fully connected layer of VGG for 224 x 224 pixels, evaluated at these
+    bonds and for so many images at once, and a training step of networks, as MPOs and dense.
+    """
+
+    in_legs: tuple[int, ...] = (7, 8, 8, 8, 7)
+    out_legs: tuple[int, ...] = (4, 8, 8, 4, 4)
+    bonds: tuple[int, ...] = (2, 4, 16)
+    images: tuple[int, ...] = (1, 64)
+    names: tuple[str, ...] = ("lenet5", "vgg16", "vgg19", "resnet-4", "densenet-12", "densenet-24", "densenet-40")
+    batch: int = 16
 
 
 def bert_like(rows: int, columns: int, seed: int = 0) -> Tensor:
@@ -133,10 +148,10 @@ def layer_of(contender: str, shape: Shape, bond: int | None) -> nn.Module | None
     if contender == "MPOLinear":
         layer.central.requires_grad_(False)
         return layer
-    return _of_tensorly_torch(layer, contender.split(", ")[1])
+    return of_tensorly_torch(layer, contender.split(", ")[1])
 
 
-def _of_tensorly_torch(layer: MPOLinear, implementation: str) -> nn.Module | None:
+def of_tensorly_torch(layer: MPOLinear, implementation: str) -> nn.Module | None:
     """The same layer of tensorly-torch; its cores have out before in."""
     try:
         import tltorch
@@ -157,6 +172,25 @@ def _of_tensorly_torch(layer: MPOLinear, implementation: str) -> nn.Module | Non
     return same
 
 
+def image_step(name: str, images: int, device: str) -> Callable | None:
+    """A step of the optimiser, AdamW, of a network for images. None if torchvision, which it is made of, is missing."""
+    torch.manual_seed(0)
+    try:
+        model = network(name).to(device).train()
+    except ImportError:
+        return None
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    pixels = torch.randn(images, *model.shape).to(device)
+    labels = torch.arange(images).to(device) % 10
+
+    def step():
+        optimiser.zero_grad()
+        model(pixels, labels).loss.backward()
+        optimiser.step()
+
+    return step
+
+
 def model_step(contender: str, sizes: Sizes, tokens: int, bond: int | None, device: str) -> Callable | None:
     """A forward and a backward pass of a new BERT; as MPOs, only auxiliary cores are trained. None if the library is missing."""
     model = new_bert(sizes)
@@ -165,7 +199,7 @@ def model_step(contender: str, sizes: Sizes, tokens: int, bond: int | None, devi
         freeze(model)
     if contender.startswith("tensorly-torch"):
         for name, layer in [(name, module) for name, module in model.named_modules() if isinstance(module, MPOLinear)]:
-            same = _of_tensorly_torch(layer, "reconstructed")
+            same = of_tensorly_torch(layer, "reconstructed")
             if same is None:
                 return None
             same.bias.requires_grad_(False)

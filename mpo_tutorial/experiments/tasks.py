@@ -1,6 +1,7 @@
 """Tasks: labelled sentences, split once and for all, and tokenised."""
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -90,8 +91,8 @@ def load_task(name: str) -> Task:
     name : str
         "rotten_tomatoes" (sentences), "imdb" (whole reviews, of 234 words in the mean: give `tokenise` room), "glue/rte"
         or another of the nine in `glue.GLUE`, or the path of a .csv or .parquet file with the columns text and label. For
-        networks that read images: "digits", or "fashion_mnist", which has a test set of its own; with pixels in another
-        order "digits, in blocks" and the like.
+        networks that read images: "digits", or "fashion_mnist", "mnist" and "cifar10", which have test sets of their own; with
+        pixels in another order "digits, in blocks" and the like.
 
     Raises
     ------
@@ -114,8 +115,8 @@ def load_task(name: str) -> Task:
         meant = f" (did you mean glue/{name}?)" if name in GLUE else ""
         raise ValueError(
             f"unknown task {name!r}{meant}: known are {', '.join(EMBEDDED_TASKS)}, {', '.join(f'glue/{task}' for task in GLUE)}, "
-            f"for networks {images.DIGITS}, {images.FASHION}, or the path of a .csv or .parquet file with the columns text and "
-            "label"
+            f"for networks {images.DIGITS}, {', '.join(images.ON_HUB)}, or the path of a .csv or .parquet file with the columns "
+            "text and label"
         )
     if path.is_dir():
         raise ValueError(f"a task's file is needed, {name} is a folder; give the path of a file in it")
@@ -175,7 +176,7 @@ def _load_images(name: str) -> Task:
         rows = list(_different(images.digits()).values())
         test, rest = _take(rows, len(rows) // 4)
     else:
-        found, test = images.fashion_mnist()
+        found, test = images.fashion_mnist() if which == images.FASHION else images.from_hub(which)
         rest = list(_different(found).values())
     validation, train = _take(rest, min(MOST_IMAGES_TO_VALIDATE, len(rest) // 10))
     splits = {"train": train, "validation": validation, "test": test}
@@ -320,6 +321,13 @@ def tokenise(rows: list[Row], tokenizer, max_length: int) -> "Dataset":
         wanted, there = ("images", "sentences") if reads_images else ("sentences", "images")
         other = f"--task {images.DIGITS}" if reads_images else f"--model fc2 or another of {KNOWN}"
         raise ValueError(f"the model reads {wanted}, the task has {there}; take {other}")
+    if reads_images and len(texts[0]) != math.prod(tokenizer.shape):
+        wanted = " x ".join(map(str, tokenizer.shape))
+        other = images.CIFAR if tokenizer.shape == images.COLOURS else images.DIGITS
+        raise ValueError(
+            f"the network reads images of {wanted}, channels first, the task has {len(texts[0])} numbers an image; take --task "
+            f"{other}"
+        )
     if reads_images:
         return Dataset.from_dict({"pixels": list(texts), "labels": labels, "length": [1] * len(rows)})
     sides = [list(texts)] if isinstance(texts[0], str) else [list(side) for side in zip(*texts, strict=True)]

@@ -1,15 +1,17 @@
-"""From the cores back to the matrix, in the cheaper of two orders, and what that costs."""
+"""From the cores back to the matrix, in the cheaper of two orders; rows through the chain, by the cheapest route; their costs."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from mpo_tutorial.maths.shapes import Shape
 
-# Multiplications of a large product in the time in which a number is laid out anew for the next, on a CPU. With it
-# `is_chain_cheaper` chose the chain in no case where it was slower, of VGG's and FC2's shapes, bonds 1 to 8, 1 to 256 rows.
-MOVED = 128
+# Multiplications of a large product in the time in which a number is laid out anew for the next, and in that which it takes to
+# begin the products of a chain, on a CPU. With them `is_chain_cheaper` chose the chain in no case where it was slower by more than
+# a twentieth, of the shapes of VGG, FC2 and BERT, bonds 1 to 32, 1 to 256 rows.
+MOVED, BEGUN = 128, 2_000_000
 
 
 def contract(cores: Sequence[Tensor], padding: tuple[int, int] = (0, 0), *, by_columns: bool = False) -> Tensor:
@@ -66,36 +68,88 @@ def multiplications(shape: Shape, bonds: Sequence[int], frozen_centre: bool = Tr
 
 
 def chained_multiplications(shape: Shape, bonds: Sequence[int]) -> int:
-    """What `MPO.apply` multiplies for one row of x.
+    """What a row multiplies that goes through the chain core by core, from the first to the last.
 
     >>> vgg = Shape((7, 8, 8, 8, 7), (4, 8, 8, 4, 4))
     >>> round(chained_multiplications(vgg, (4, 4, 4, 4)) / (vgg.in_size * vgg.out_size), 4)
     0.0497
     """
-    return sum(product for product, _ in _links(shape, bonds))
+    chain = _Chain(shape.in_legs, shape.out_legs, (1, *bonds, 1))
+    return sum(chain.link(k, k + 1)[0] for k in range(shape.n_cores))
+
+
+@dataclass(frozen=True)
+class Route:
+    """How rows go through a chain.
+
+    Parameters
+    ----------
+    groups : tuple of int
+        How many cores are merged before a row meets them, group by group from the first core on.
+    backwards : bool
+        Whether a row meets the last group first.
+    cost : int
+        Multiplications of a row; a number that is laid out anew between two products counts as `MOVED` of them.
+    """
+
+    groups: tuple[int, ...]
+    backwards: bool
+    cost: int
+
+
+def cheapest_route(shape: Shape, bonds: Sequence[int]) -> Route:
+    """The route of least cost of those that never form the whole matrix; merging cores is left out, because it is done once for all
+    rows. Larger products of fewer cores multiply more and move less.
+
+    >>> vgg = Shape((7, 8, 8, 8, 7), (4, 8, 8, 4, 4))
+    >>> route = cheapest_route(vgg, (4, 4, 4, 4))
+    >>> route.groups, route.backwards, round(route.cost / (vgg.in_size * vgg.out_size), 2)
+    ((3, 2), True, 0.19)
+    """
+    ends = (1, *bonds, 1)
+    forwards = _Chain(shape.in_legs, shape.out_legs, ends).best()
+    cost, groups = _Chain(shape.in_legs[::-1], shape.out_legs[::-1], ends[::-1]).best()
+    if cost < forwards[0]:
+        return Route(groups[::-1], True, cost)
+    return Route(forwards[1], False, forwards[0])
 
 
 def is_chain_cheaper(shape: Shape, bonds: Sequence[int]) -> bool:
-    """Whether a row goes through the chain in less time than through the matrix, were that there: by counted multiplications, and
-    by the numbers that the chain lays out anew between its products.
+    """Whether rows go through the chain in less time than through the matrix, were that there, by the cost of the cheapest route.
 
-    It is where bonds are small and the matrix is large, as in VGG's 25,088 x 4,096 at bonds up to 4; in a BERT at a bond of 1
-    at most.
+    It is where bonds are small and the matrix is large, as in VGG's 25,088 x 4,096 at bonds up to 16; in a BERT-base never. The
+    answer is for one row. With more rows both ways take longer, and it holds all the more.
     """
-    through = sum(product + MOVED * moved for product, moved in _links(shape, bonds))
-    return through < shape.in_size * shape.out_size
+    return cheapest_route(shape, bonds).cost + BEGUN < shape.in_size * shape.out_size
 
 
-def _links(shape: Shape, bonds: Sequence[int]) -> list[tuple[int, int]]:
-    """Of each core what it multiplies for one row, and how many numbers go in and come out."""
-    ends, links = (1, *bonds, 1), []
-    done, (to_do, _) = 1, shape.padded_size
-    for k, (i, o) in enumerate(zip(shape.in_legs, shape.out_legs, strict=True)):
-        before, to_do = done * ends[k] * to_do, to_do // i
-        after = done * o * ends[k + 1] * to_do
-        links.append((before * o * ends[k + 1], before + after))
-        done *= o
-    return links
+@dataclass(frozen=True)
+class _Chain:
+    """In and out legs in the order in which a row meets them, and the bonds between them, 1 at the ends."""
+
+    in_legs: tuple[int, ...]
+    out_legs: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    def link(self, start: int, stop: int) -> tuple[int, int]:
+        """Of the cores from `start` up to `stop`, merged: what a row multiplies there, and how many numbers go in and come out."""
+        before = math.prod(self.out_legs[:start]) * self.ends[start] * math.prod(self.in_legs[start:])
+        after = math.prod(self.out_legs[:stop]) * self.ends[stop] * math.prod(self.in_legs[stop:])
+        return before * math.prod(self.out_legs[start:stop]) * self.ends[stop], before + after
+
+    def best(self) -> tuple[int, tuple[int, ...]]:
+        """The least cost, and its groups."""
+        n = len(self.in_legs)
+        least: list[tuple[int, tuple[int, ...]]] = [(0, ())]
+        for stop in range(1, n + 1):
+            found = []
+            for start in range(stop):
+                if stop - start < n or n == 1:
+                    product, moved = self.link(start, stop)
+                    cost, groups = least[start]
+                    found.append((cost + product + MOVED * moved, (*groups, stop - start)))
+            least.append(min(found))
+        return least[-1]
 
 
 def _left_first(lefts: int, centre: Sequence[int], rights: int) -> bool:

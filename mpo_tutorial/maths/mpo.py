@@ -15,6 +15,7 @@ TensorLy decomposes; what is ours is the gauge (`gauge`), the signs (`linalg`), 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from numbers import Real
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,7 +25,7 @@ from tensorly.tt_matrix import TTMatrix
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mpo_tutorial.maths.contraction import contract
+from mpo_tutorial.maths.contraction import cheapest_route, contract, merge
 from mpo_tutorial.maths.gauge import cut_bonds, move_centre, tensor_train
 from mpo_tutorial.maths.linalg import frobenius_norm, require_floating, scale_of
 from mpo_tutorial.maths.shapes import Shape, is_integer
@@ -266,7 +267,7 @@ class MPO:
         return contract(self.cores, self.padding)
 
     def apply(self, x: Tensor) -> Tensor:
-        """x M, sent through the chain core by core, the matrix never formed.
+        """x M, sent through the chain by the cheapest route (`contraction.cheapest_route`); the matrix is never formed.
 
         Parameters
         ----------
@@ -279,13 +280,18 @@ class MPO:
         shape = self.shape
         if x.shape[-1] != shape.in_size:
             raise ValueError(f"x must end in an axis of {shape.in_size}, got the shape {tuple(x.shape)}")
-        batch, (to_do, _) = math.prod(x.shape[:-1]), shape.padded_size
-        state = pad(x, (0, self.padding[0])).reshape(batch, 1, 1, to_do)  # batch, out legs done, bond, in legs to do
-        for core in self.cores:
-            bond, leg, *_ = core.shape
-            to_do //= leg
-            state = state.reshape(batch, state.shape[1], bond, leg, to_do)
-            state = torch.einsum("zobit,bijr->zojrt", state, core).flatten(1, 2)
+        route = cheapest_route(shape, self.bonds)
+        starts = [0, *accumulate(route.groups)]
+        cores = [merge(self.cores[start:stop]) for start, stop in pairwise(starts)]
+        batch, (to_do, _), done = math.prod(x.shape[:-1]), shape.padded_size, 1
+        state = pad(x, (0, self.padding[0]))
+        for core in reversed(cores) if route.backwards else cores:
+            left, i, j, right = core.shape
+            to_do, before, done = to_do // i, done, done * j
+            if route.backwards:
+                state = torch.einsum("ztibo,aijb->ztajo", state.reshape(batch, to_do, i, right, before), core)
+            else:
+                state = torch.einsum("zobit,bijr->zojrt", state.reshape(batch, before, left, i, to_do), core)
         return state.reshape(*x.shape[:-1], shape.padded_size[1])[..., : shape.out_size]
 
     def canonize(self, centre: int) -> "MPO":

@@ -1,4 +1,6 @@
-"""Images with labels, as bytes: the real digits that come with scikit-learn, and Fashion-MNIST by Debian or the hub."""
+"""Images with labels, as bytes: the real digits that come with scikit-learn, Fashion-MNIST by Debian or the hub, and MNIST and
+CIFAR-10 by the hub.
+"""
 
 import gzip
 from pathlib import Path
@@ -8,11 +10,21 @@ import numpy as np
 from mpo_tutorial.models.sources import dataset_of_hub, hub_answers
 from mpo_tutorial.models.stored import file_sha256
 
-DIGITS, FASHION = "digits", "fashion_mnist"
+DIGITS, FASHION, MNIST, CIFAR = "digits", "fashion_mnist", "mnist", "cifar10"
 ORDERS = ("in blocks", "shuffled")
-IMAGE_TASKS = tuple(f"{task}{order}" for task in (DIGITS, FASHION) for order in ("", *(f", {name}" for name in ORDERS)))
+IMAGE_TASKS = (
+    *(f"{task}{order}" for task in (DIGITS, FASHION, MNIST) for order in ("", *(f", {name}" for name in ORDERS))),
+    CIFAR,
+)
 BLOCK = 7  # pixels of a side
 SIDE = 28  # of an image, in pixels
+GREY, COLOURS = (1, SIDE, SIDE), (3, 32, 32)  # channels, height and width; colours has CIFAR-10 alone
+# By its full name, with its config and the column that has the images.
+ON_HUB = {
+    FASHION: ("zalando-datasets/fashion_mnist", "fashion_mnist", "image"),
+    MNIST: ("ylecun/mnist", "mnist", "image"),
+    CIFAR: ("uoft-cs/cifar10", "plain_text", "img"),
+}
 DEBIANS = Path("/usr/share/datasets/fashion-mnist")  # of its package dataset-fashion-mnist
 SHA256 = {
     "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
@@ -22,6 +34,8 @@ SHA256 = {
 }
 CLASSES = {
     DIGITS: tuple("0123456789"),
+    MNIST: tuple("0123456789"),
+    CIFAR: ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     FASHION: ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
 }
 THREE_WAYS = (
@@ -29,7 +43,7 @@ THREE_WAYS = (
     "--task digits, which comes with scikit-learn"
 )
 
-Image = tuple[bytes, int]  # 784 bytes, row by row, 0 black; and the class
+Image = tuple[bytes, int]  # a byte for each number, channel by channel and row by row, 0 black; and the class
 
 
 def order_of(task: str) -> np.ndarray | None:
@@ -80,7 +94,12 @@ def fashion_mnist(folder: Path = DEBIANS) -> tuple[list[Image], list[Image]]:
         If a file is not the one that was published.
     """
     if not folder.is_dir():
-        return _from_hub()
+        try:
+            return from_hub(FASHION)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"Fashion-MNIST is not on this machine, and the hub does not answer; {THREE_WAYS}"
+            ) from error
     for name, expected in SHA256.items():
         if not (folder / name).is_file():
             raise FileNotFoundError(
@@ -113,17 +132,33 @@ def _labels(path: Path) -> list[int]:
     return list(gzip.decompress(path.read_bytes())[8:])
 
 
-def _from_hub() -> tuple[list[Image], list[Image]]:
+def from_hub(task: str) -> tuple[list[Image], list[Image]]:
+    """Images to train on and to test on of "fashion_mnist", "mnist" or "cifar10".
+
+    Raises
+    ------
+    FileNotFoundError
+        If they are not in the cache and the hub does not answer.
+    ConnectionError, ValueError
+        As `sources.dataset_of_hub`, where it does.
+    """
+    name, config, column = ON_HUB[task]
     try:
-        dataset = dataset_of_hub("zalando-datasets/fashion_mnist", "fashion_mnist")
+        dataset = dataset_of_hub(name, config)
     except ConnectionError as error:
         if hub_answers():
             raise
         raise FileNotFoundError(
-            f"Fashion-MNIST is not on this machine, and the hub does not answer; {THREE_WAYS}"
+            f"{name} is not on this machine, and the hub does not answer; connect to the network, or take --task {DIGITS}, which "
+            "comes with scikit-learn"
         ) from error
     train, test = (
-        [(np.asarray(row["image"].convert("L"), dtype=np.uint8).tobytes(), int(row["label"])) for row in dataset[split]]
-        for split in ("train", "test")
+        [(_bytes_of(row[column], task), int(row["label"])) for row in dataset[split]] for split in ("train", "test")
     )
     return train, test
+
+
+def _bytes_of(image, task: str) -> bytes:
+    if task == CIFAR:
+        return np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1).tobytes()
+    return np.asarray(image.convert("L"), dtype=np.uint8).tobytes()

@@ -1,6 +1,7 @@
 """Network layers whose weight matrix is an MPO."""
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -78,9 +79,9 @@ class MPOLayer(nn.Module):
 class MPOLinear(MPOLayer):
     """`nn.Linear` with its weight kept as the cores of an MPO.
 
-    The forward pass rebuilds the matrix from the cores and multiplies once. Sending the input through the chain, core
-    by core, costs more at the bond dimensions of a BERT. Where it costs less than the dense product (`is_chain_cheaper`), it is
-    done, and then the matrix is never there, not in `cached` either.
+    The forward pass rebuilds the matrix from the cores and multiplies once. Sending the input through the chain costs more at
+    the bond dimensions of a BERT. Where it costs less than the dense product (`is_chained`, by `is_chain_cheaper`), it is done, and
+    then the matrix is never there, not in `cached` either.
 
     >>> layer = MPOLinear.from_dense(nn.Linear(384, 1536), Shape((3, 4, 4, 4, 2), (4, 4, 6, 4, 4)))
     >>> layer(torch.randn(8, 20, 384)).shape
@@ -132,11 +133,9 @@ class MPOLinear(MPOLayer):
                 linear.bias.copy_(self.bias)
         return linear
 
-    @property
-    def is_chained(self) -> bool:
-        """Whether inputs go through the chain."""
-        mpo = MPO(tuple(self.cores), self.padding)  # sizes alone, as in `extra_repr`
-        return is_chain_cheaper(mpo.shape, mpo.bonds)
+    def set_mpo(self, mpo: MPO) -> None:
+        super().set_mpo(mpo)
+        self.is_chained = is_chain_cheaper(mpo.shape, mpo.bonds)  # whether inputs go through the chain
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (..., in_features) to (..., out_features)."""
@@ -144,6 +143,38 @@ class MPOLinear(MPOLayer):
             y = MPO(self.cores(), self.padding).apply(x)
             return y if self.bias is None else y + self.bias
         return F.linear(x, self.matrix().T, self.bias)
+
+
+@dataclass(frozen=True)
+class Chained:
+    """What a new `MPOLinear` is made of; the paper writes it M^{out legs}_{in legs}(bond).
+
+    Parameters
+    ----------
+    in_legs, out_legs : tuple of int
+    bond : int
+        Of every bond that can be as wide.
+    """
+
+    in_legs: tuple[int, ...]
+    out_legs: tuple[int, ...]
+    bond: int
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.in_legs, self.out_legs)
+
+    @property
+    def n_params(self) -> int:
+        return self.shape.n_params(self.shape.caps(self.bond))
+
+    @property
+    def n_dense(self) -> int:
+        return self.shape.in_size * self.shape.out_size
+
+    def layer(self) -> MPOLinear:
+        """One with random cores."""
+        return MPOLinear.random(self.shape, self.bond)
 
 
 class MPOEmbedding(MPOLayer):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from mpo_tutorial.models import networks, stored
+from mpo_tutorial.models import networks, stored, vision
 from mpo_tutorial.models.readout import own_pooling
 from mpo_tutorial.models.sources import model_path
 
@@ -98,11 +98,12 @@ def load(
 
 
 def _network(name: str, n_labels: int) -> tuple[Any, Any]:
-    if n_labels != networks.CLASSES:
+    if n_labels != vision.CLASSES:
         raise ValueError(
-            f"{name} tells {networks.CLASSES} classes of images apart, {n_labels} classes are asked for; take --task digits"
+            f"{name} tells {vision.CLASSES} classes of images apart, {n_labels} classes are asked for; take --task digits"
         )
-    return networks.network(name), networks.Pixels()
+    made = networks.network(name)
+    return made, networks.Pixels(made.shape)
 
 
 def load_pretrained(path: str, auto: type, **options) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:

@@ -2,7 +2,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mpo_tutorial.course import plots
 from mpo_tutorial.course.network_explorers import NetworkExplorer
 from mpo_tutorial.course.network_figures import what_cores_see
 from mpo_tutorial.course.widgets import network_explorer
@@ -63,13 +62,9 @@ def test_the_slider_moves_words_and_figure(explorer):
 
 
 def test_what_a_core_sees_are_the_digits_of_a_pixels_place():
-    with plots.styled(4, (16, 4)) as (_, axes):
-        what_cores_see(axes, (4, 7, 7, 4))
-        seen = [ax.images[0].get_array() for ax in axes]
+    seen = [ax.images[0].get_array() for ax in what_cores_see((4, 7, 7, 4)).axes]
     for row, column in ((0, 0), (13, 27), (27, 5)):
         assert [image[row, column] for image in seen] == [row // 7, row % 7, column // 4, column % 4]
-    with plots.styled(4, (16, 4)) as (_, axes):
-        what_cores_see(axes, (4, 7, 7, 4), order_of("digits, in blocks"))
-        first = axes[0].images[0].get_array()
+    first = what_cores_see((4, 7, 7, 4), order_of("digits, in blocks")).axes[0].images[0].get_array()
     assert (first[:7] == 0).all()
     assert (first[21:] == 3).all()

@@ -5,16 +5,28 @@ import torch
 import warm
 
 from mpo_tutorial.course import bench_tables
-from mpo_tutorial.experiments import bench, races, steps, study
-from mpo_tutorial.experiments.contenders import Sizes, bert_like, decomposer, layer_of
+from mpo_tutorial.experiments import bench, contenders, races, steps, study
+from mpo_tutorial.experiments.contenders import (
+    Networks,
+    Sizes,
+    bert_like,
+    decomposer,
+    image_step,
+    layer_of,
+    of_tensorly_torch,
+)
 from mpo_tutorial.maths.contraction import multiplications
 from mpo_tutorial.maths.linalg import relative_error
-from mpo_tutorial.maths.shapes import balanced_shape
+from mpo_tutorial.maths.shapes import Shape, balanced_shape
+from mpo_tutorial.models.convert import count
+from mpo_tutorial.models.layers import MPOLinear
+from mpo_tutorial.models.networks import network
 
 TINY = Sizes(
     hidden=24, feed_forward=48, vocabulary=97, layers=1, tokens=(8,), model_tokens=(16,), bonds=(None,)
 )  # 24 units have 12 heads of 2
 SMALL = Sizes(hidden=24, feed_forward=48, vocabulary=30522, layers=1)  # the tokenizer's words
+FEW = Networks((64, 64), (64, 64), bonds=(2, 64), images=(1, 3), names=("lenet5", "vgg16"), batch=2)
 WORK = steps.Work(
     steps.RANDOM, batch_size=4, micro_batch_size=2, contenders=(steps.FULL, steps.LIGHT, steps.EACH, steps.LORA)
 )
@@ -24,7 +36,7 @@ LAYERS = ("nn.Linear", "MPOLinear", "tensorly-torch, reconstructed", "tensorly-t
 @pytest.fixture(scope="module")
 def record(tmp_path_factory) -> dict:
     """A real run, with every peer that the tests install, processes for the memory included."""
-    made = bench.study(TINY, repeat=1, work=[steps.Work(batch_size=2, micro_batch_size=1)])
+    made = bench.study(TINY, repeat=1, work=[steps.Work(batch_size=2, micro_batch_size=1)], networks=FEW)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(races, "get_context", lambda _: warm.context)  # processes that have their imports behind them
         points = study.run(made, tmp_path_factory.mktemp("bench"), progress=False)
@@ -75,14 +87,63 @@ def test_an_estimate_is_set_against_making_the_cut(record):
     assert target.most == 0.01
 
 
+def test_a_wide_layer_goes_through_the_chain_where_that_is_cheaper(record):
+    """And computes what the others do."""
+    rows = record["wide layer"]
+    assert [(row["bond"], row["images"]) for row in rows[::3]] == [(2, 1), (2, 3), (64, 1), (64, 3)]
+    assert [row["contender"] for row in rows[:3]] == [*bench.EVALUATED, LAYERS[3]]
+    assert {(row["bond"], row["chained"]) for row in rows if row["contender"] == bench.EVALUATED[1]} == {
+        (2, True),
+        (64, False),
+    }
+    told = {target.what: target for target in bench_tables.targets(record)}
+    chain = told["VGG's layer at bond 2, 3 images, sent through the chain, over nn.Linear"]
+    assert (chain.measured, chain.most) == (rows[4]["seconds"] / rows[3]["seconds"], 1.05)
+    assert "VGG's layer at bond 64, 1 image, by the cached matrix, over nn.Linear" in told
+    layer = MPOLinear.random(Shape((64, 64), (64, 64)), 2)
+    x = torch.randn(3, 4096)
+    for same in (layer.to_dense(), of_tensorly_torch(layer, "factorized")):
+        torch.testing.assert_close(same(x), layer(x), atol=1e-5, rtol=1e-4)
+
+
+def test_a_step_of_a_network_beside_the_dense_one(record):
+    rows = {row["contender"]: row for row in record["network"]}
+    assert [*rows] == ["lenet5", "lenet5-mpo", "vgg16", "vgg16-mpo"]
+    assert rows["lenet5"]["parameters"] == 61_706
+    assert rows["lenet5-mpo"]["parameters"] == count(network("lenet5-mpo"))
+    assert rows["lenet5-mpo"]["peak_bytes"] > 1e8
+    (page,) = (
+        table for table in bench_tables.tables(record) if table.title.startswith("A step of the optimiser of net")
+    )
+    ratio = rows["lenet5-mpo"]["seconds"] / rows["lenet5"]["seconds"]
+    assert next(row for row in page.rows if row[0] == "lenet5-mpo")[4] == f"{ratio:.2f}"
+    if "missing" in rows["vgg16"]:  # its parts are torchvision's
+        assert {row[2] for row in page.rows if row[0].startswith("vgg16")} == {bench.NOT_INSTALLED}
+
+
+def test_a_step_of_a_network_trains_all_of_it():
+    made = {}
+
+    def keep(name):
+        made[name] = network(name)
+        return made[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contenders, "network", keep)
+        step = image_step("lenet5-mpo", 2, "cpu")
+    before = [p.detach().clone() for p in made["lenet5-mpo"].parameters()]
+    step()
+    assert all((now != then).any() for now, then in zip(made["lenet5-mpo"].parameters(), before, strict=True))
+
+
 def test_the_tables_hold_the_record(record):
     page = bench_tables.markdown(record)
     for name in (*LAYERS, "counted limit", "mpo_tutorial", "quimb", "Asked for"):
         assert name in page
     assert [table.title for table in bench_tables.tables(record)][-1] == "Asked for"
-    assert "Decomposition, layer, evaluation, model, slider, estimate, step: on " in page
+    assert "Decomposition, layer, evaluation, model, slider, estimate, step, wide layer, network: on " in page
     apart = {**record["made"], "step": {**record["made"]["step"], "date": "2030-01-02"}}
-    assert "slider, estimate: on " in (page := bench_tables.markdown({**record, "made": apart}))
+    assert "slider, estimate, wide layer, network: on " in (page := bench_tables.markdown({**record, "made": apart}))
     assert "; step: on 2030-01-02, " in page
     for table in bench_tables.tables(record):
         assert all(len(row) == len(table.head) for row in table.rows)

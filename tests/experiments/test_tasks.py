@@ -190,7 +190,8 @@ NINE = "glue/sst2, glue/mnli, glue/qnli, glue/cola, glue/stsb, glue/qqp, glue/mr
 def test_unknown_tasks_are_refused():
     with pytest.raises(
         ValueError,
-        match=f"unknown task 'sentiment': known are rotten_tomatoes, imdb, {NINE}, for networks digits, fashion_mnist, or the path",
+        match=f"unknown task 'sentiment': known are rotten_tomatoes, imdb, {NINE}, for networks digits, fashion_mnist, "
+        "mnist, cifar10, or the path",
     ):
         load_task("sentiment")
     with pytest.raises(ValueError, match=f"unknown task 'glue/sst': GLUE has {NINE}$"):

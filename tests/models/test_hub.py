@@ -1,5 +1,6 @@
 """The hub's real clients against a hub on loopback, in processes of their own, since the address is read at import."""
 
+import hashlib
 import json
 import os
 import re
@@ -13,9 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 import tiny_glue
+import tiny_images
 from loopback_hub import serving
 
 from mpo_tutorial.experiments.glue import GLUE
+from mpo_tutorial.models.images import ON_HUB
 
 COMMAND = Path(sys.executable).with_name("mpo-tutorial")
 FINETUNE = ("finetune", "--model", "tiny/bert", "--device", "cpu", "--learning-rate", "0.01", "--epochs", "20")
@@ -23,6 +26,16 @@ LOAD = """
 import dataclasses, json, sys
 from mpo_tutorial.experiments.tasks import load_task
 print(json.dumps({name: dataclasses.asdict(load_task(f"glue/{name}")) for name in sys.argv[1:]}))
+"""
+IMAGES = """
+import hashlib, json, sys
+from mpo_tutorial.models.images import from_hub
+found = {name: from_hub(name) for name in sys.argv[1:]}
+told = {
+    name: [[(hashlib.sha256(pixels).hexdigest(), label) for pixels, label in split] for split in splits]
+    for name, splits in found.items()
+}
+print(json.dumps(told))
 """
 MODEL_PATH = "import sys; from mpo_tutorial.models.sources import model_path; print(model_path(sys.argv[1]))"
 
@@ -171,6 +184,28 @@ def test_what_the_hub_has_not_is_refused(repositories, tmp_path):
         )
         (tmp_path / "hub/datasets/nyu-mll/glue/README.md").unlink()
         assert error(python(LOAD, "rte", env=env)).startswith("ValueError: BuilderConfig 'rte' not found")
+
+
+def test_images_come_channel_by_channel_and_from_the_cache_where_the_hub_is_gone(tmp_path):
+    for name in ON_HUB:
+        tiny_images.write(tmp_path / "hub/datasets", name)
+    with serving(tmp_path / "hub") as hub:
+        env = hub.environment(tmp_path / "home")
+        there = python(IMAGES, *ON_HUB, env=env)
+        assert there.returncode == 0, there.stderr
+    found = json.loads(there.stdout)
+    for name in ON_HUB:
+        for split, got in zip(("train", "test"), found[name], strict=True):
+            images = tiny_images.pixels(name, split)
+            if images.ndim == 4:
+                images = images.transpose(0, 3, 1, 2)
+            hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+            assert got == [[*pair] for pair in zip(hashes, tiny_images.labels(split), strict=True)]
+    assert python(IMAGES, *ON_HUB, env=env).stdout == there.stdout
+    alone = error(python(IMAGES, "cifar10", env={**env, "HF_HOME": str(tmp_path / "empty")}))
+    assert alone.startswith(
+        "FileNotFoundError: uoft-cs/cifar10 is not on this machine, and the hub does not answer; connect"
+    )
 
 
 def test_a_known_model_keeps_its_name(repositories, tmp_path):

@@ -108,10 +108,15 @@ def test_a_classifier_gives_the_mean_cross_entropy_and_refuses_other_images():
     assert torch.equal(model.base_model(pixels).pooler_output, pixels.flatten(1))
     with pytest.raises(ValueError, match=r"images have the shape \(n, 1, 28, 28\), got \(3, 3, 32, 32\)"):
         model(torch.zeros(3, 3, 32, 32))
+    with pytest.raises(ValueError, match="labels are classes, 0 to 9, got 0 to 10"):
+        model(pixels, torch.tensor([0, 10, 1]))
+    with pytest.raises(ValueError, match="labels are classes, 0 to 9, got -1 to 2"):
+        model(pixels, torch.tensor([2, -1, 1]))
 
 
 def test_names_of_networks():
     assert is_network("fc2-mpo-16") and is_network("lenet5-mpo") and is_network("fc2")
+    assert is_network("lenet5-mpo-all") and is_network("lenet5-mpo-first")
     assert not any(map(is_network, ("minilm", "fc2-mpo", "fc2-mpo-0", "fc2-16", "lenet5-mpo-4", "fc2-svd-16x")))
     with pytest.raises(ValueError, match=r"networks for images are fc2, fc2-mpo-D, .*got 'fc3'"):
         network("fc3")

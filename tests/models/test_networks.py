@@ -1,10 +1,12 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from mpo_tutorial.models.convert import count
 from mpo_tutorial.models.layers import MPOLinear, mpo_layers
-from mpo_tutorial.models.networks import PAPERS_LAYERS, Chained, fc2, fc2_layers, lenet5, ratio
+from mpo_tutorial.models.networks import LENETS_CHAINS, PAPERS_LAYERS, Chained, fc2, fc2_layers, lenet5, ratio
 
 # Gao et al. 2020: rho, as printed.
 PAPERS_RATIOS = {
@@ -42,13 +44,20 @@ def test_lenet5s_three_layers_by_hand():
     assert second.n_params == 16 + 4 * 15 * 4 + 4 * 42 * 4 + 16
     assert third.n_params == 4 + 2 * 15 * 2 + 2 * 14 * 2 + 4
     assert (first.n_dense, second.n_dense, third.n_dense) == (400 * 120, 120 * 84, 84 * 10)
-    dense, chained = lenet5(chained=False), lenet5()
+    dense, chained = lenet5(None), lenet5()
     saved = sum(layer.n_dense - layer.n_params for layer in (first, second, third))
     assert count(dense) - count(chained) == saved
     assert count(dense) == 61_706  # as everybody counts LeNet-5
+    assert count(dense) - count(lenet5("first")) == first.n_dense - first.n_params
+    kernels = (25 * 6 - (5 * 2 * 4 + 4 * 5 * 3)) + (150 * 16 - (6 * 4 * 4 + 4 * 5 * 2 * 4 + 4 * 5 * 2))
+    assert count(chained) - count(lenet5("all")) == kernels
+    with pytest.raises(ValueError, match="one of None, 'first', 'layers', 'all', got True"):
+        lenet5(True)
 
 
-@pytest.mark.parametrize("make", [lambda: fc2(4), lambda: fc2(None), lenet5, lambda: lenet5(chained=False)])
+@pytest.mark.parametrize(
+    "make", [lambda: fc2(4), lambda: fc2(None), *(partial(lenet5, which) for which in LENETS_CHAINS)]
+)
 def test_a_network_takes_images_and_all_of_it_learns(make):
     torch.manual_seed(0)
     model = make()

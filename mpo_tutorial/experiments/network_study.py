@@ -38,6 +38,12 @@ def _in_order(bond: int, order: str) -> Variant:
     return _variant(f"fc2-mpo-{bond}", beside=f"FC2, MPO, bond {bond}", task=f"{FASHION}, {order}")
 
 
+def _lenet(which: str) -> Variant:
+    """At the rate that is chosen for the paper's three layers."""
+    options = {"model": f"lenet5-mpo-{which}", "task": FASHION}
+    return Variant((), options, SEEDS, "LeNet-5, dense", rate_of="LeNet-5, MPO")
+
+
 VARIANTS: Mapping[str, Variant] = {
     DENSE: _variant("fc2", DENSE_RATE),
     **{f"FC2, MPO, bond {bond}": _variant(f"fc2-mpo-{bond}") for bond in BONDS},
@@ -48,6 +54,8 @@ VARIANTS: Mapping[str, Variant] = {
     DECOMPOSED: _variant("fc2", beside=CHAIN),
     "LeNet-5, dense": _variant("lenet5", 2 * DENSE_RATE, "LeNet-5, dense"),
     "LeNet-5, MPO": _variant("lenet5-mpo", beside="LeNet-5, dense"),
+    "LeNet-5, first layer an MPO": _lenet("first"),
+    "LeNet-5, all layers MPOs": _lenet("all"),
 }
 NETWORKS = Comparison("networks", 1, VARIANTS, primary=(CHAIN, DENSE), **RULE)
 
