@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mpo_tutorial.experiments.squeezing import squeeze as squeeze
     from mpo_tutorial.experiments.tasks import load_task as load_task
     from mpo_tutorial.experiments.tuned import Tuned as Tuned
+    from mpo_tutorial.maths import contraction as contraction
     from mpo_tutorial.maths import reach as reach
     from mpo_tutorial.maths import states as states
     from mpo_tutorial.maths.budget import allocate as allocate
@@ -97,7 +98,7 @@ _MODULES = {  # by the room that they are in
         "widgets",
     ),
     "experiments": ("compare", "cut_results", "light", "movement_results", "network_study", "squeezes", "statistics"),
-    "maths": ("reach", "states"),
+    "maths": ("contraction", "reach", "states"),
     "models": ("activations", "families", "images", "networks"),
 }
 _NAMES = {

@@ -64,7 +64,7 @@ def test_entropies_are_those_of_the_matrix():
 
 def test_chains_stand_beside_formats_of_as_many_numbers_and_the_dense_network():
     assert NETWORKS.primary == (CHAIN, DENSE)
-    assert (NETWORKS.margin, NETWORKS.tuned_for, NETWORKS.moves, len(NETWORKS.tuning_seeds)) == (0.01, 0.5, 3, 3)
+    assert (NETWORKS.margin, NETWORKS.tuned_for, NETWORKS.moves, len(NETWORKS.tuning_seeds)) == (0.01, 0.5, 6, 3)
     for name, variant in NETWORKS.variants.items():
         if variant.rate_of is None:
             low, middle, high = variant.rates

@@ -1,6 +1,7 @@
 """Chapter 05: can a network live as MPOs from the start?"""
 
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 
@@ -9,7 +10,18 @@ from mpo_tutorial.maths.contraction import chained_multiplications
 from mpo_tutorial.maths.shapes import Shape
 from mpo_tutorial.models.networks import fc2_layers
 
-SMALL = Shape((4, 4), (4, 4))  # of the third exercise
+SMALL = Shape((4, 4), (4, 4))  # of the fourth exercise
+
+
+def _as_large_as_the_matrix(capped: bool = True) -> int:
+    """The first bond at which the chain of FC2's first layer has as many numbers as the matrix, or more."""
+    layer = fc2_layers(1)[0]
+    size = (
+        (lambda bond: layer.shape.n_params(layer.shape.caps(bond)))
+        if capped
+        else (lambda bond: 32 * bond + 56 * bond**2)
+    )
+    return next(bond for bond in count(1) if size(bond) >= layer.n_dense)
 
 
 def forward(x: np.ndarray, cores: Sequence[np.ndarray]) -> np.ndarray:
@@ -70,6 +82,23 @@ EXERCISES = (
                 "The cores are not all of one size: look at their legs, and at the ends.",
             ),
             (lambda: 784 * 256 + 256 * 10, "Those are the dense matrices."),
+        ],
+    ),
+    Exercise(
+        question="the bond from which on FC2's first chain has as many numbers as its matrix",
+        answer=_as_large_as_the_matrix,
+        solution=(
+            "# The outer bonds can be 16 at most: there are 4 x 4 cases on that side. Above 16 only the middle bond D grows.\n"
+            "# The cores at the ends have 4 * 4 * 16 each, the two inner ones 16 * 28 * D: 512 + 896 D\n"
+            "int(np.ceil((784 * 256 - 512) / 896))"
+        ),
+        hint="How wide can the first bond be? On its left there are a leg of 4 and a leg of 4. Above that, only one bond grows.",
+        mistakes=[
+            (
+                lambda: _as_large_as_the_matrix(capped=False),
+                "So it would be if all three bonds could grow. The first can be 16 at most, and so can the last: 4 x 4 cases.",
+            ),
+            (lambda: _as_large_as_the_matrix() - 1, "There it still has a few numbers fewer."),
         ],
     ),
     Exercise(
