@@ -16,3 +16,9 @@ def replace_block(page: str, name: str, text: str) -> str:
     if found != 1:
         raise ValueError(f"a page must hold one block from {start} to {end}, this one holds {found}")
     return page
+
+
+def block_of(page: str, name: str) -> str:
+    """The text that stands between `<!-- name -->` and `<!-- end of name -->`."""
+    _, _, rest = page.partition(f"<!-- {name} -->\n")
+    return rest.partition(f"\n<!-- end of {name} -->")[0]

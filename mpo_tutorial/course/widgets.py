@@ -236,6 +236,7 @@ def _following(controls: "Sequence[Widget]", explorer) -> "tuple[HTML, Callable]
     import ipywidgets
 
     shown = ipywidgets.HTML()
+    shown.explorer = explorer  # for the book, which has no kernel to ask
     return shown, _show(controls, explorer, shown)
 
 

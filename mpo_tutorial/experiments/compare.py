@@ -188,8 +188,12 @@ def measure(setting: Setting, device: str | None = None) -> dict:
         return floors.measure(prepared, setting["variant"], setting["splits"], tuned_on)
     with TemporaryDirectory() as folder:
         record = run(prepared, Path(folder), progress=False, splits=tuple(setting["splits"]), keep_weights=False)
-    names = ("parameters", "stored_bytes", "train_sentences", "seconds", *setting["splits"])
-    return {name: record[name] for name in names}
+    return kept_of(record, setting["splits"])
+
+
+def kept_of(record: dict, splits: Sequence[str]) -> dict:
+    """What a point keeps of a run's record."""
+    return {name: record[name] for name in ("parameters", "stored_bytes", "train_sentences", "seconds", *splits)}
 
 
 def open_left_out(task: Task, splits: Sequence[str]) -> None:

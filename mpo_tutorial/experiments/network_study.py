@@ -1,9 +1,9 @@
 """Can a network live as MPOs from the start? Those of Gao et al. 2020 on Fashion-MNIST, beside dense ones; a study.
 
 Fixed before it was run: FC2 with a first layer of bond dimension 16 minus the dense FC2, all images to train on, paired by seeds,
-against a margin of one point. Rates are chosen on the validation images by the rule of the study `rivals`, with more
-moves of a grid. A trial of four of these
-networks, one seed each, had looked at the test images, to see how long a run takes; nothing was chosen by it.
+against a margin of one point. Rates are chosen on the validation images by the rule of the study `rivals`, with more moves of a
+grid. A trial of four of these networks, one seed each, had looked at the test images, to see how long a run takes; nothing was
+chosen by it.
 """
 
 from collections.abc import Mapping
@@ -97,9 +97,8 @@ def measure(device: str, setting: Setting) -> dict:
             prepared.model.head = decomposed(dense.model.head, max(BONDS))
         before = entropies(prepared.model)
         record = run(prepared, Path(folder), **options)
-    names = ("parameters", "stored_bytes", "train_sentences", "seconds", *setting["splits"])
     return {
-        **{name: record[name] for name in names},
+        **compare.kept_of(record, setting["splits"]),
         "entropies": {"before": before, "after": entropies(prepared.model)},
     }
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
-from mpo_tutorial.models.layers import MPOLayer
+from mpo_tutorial.models.layers import MPOLayer, own_bias
 
 
 class MPOConv2d(MPOLayer):
@@ -54,11 +54,9 @@ class MPOConv2d(MPOLayer):
                 f"a kernel has its channels times two sides of a window as rows, {mpo.shape.in_size} rows are no multiple of "
                 f"{' x '.join(map(str, kernel_size))}"
             )
-        if bias is not None and tuple(bias.shape) != (mpo.shape.out_size,):
-            raise ValueError(f"the bias has the shape ({mpo.shape.out_size},), got {tuple(bias.shape)}")
         self.kernel_size = tuple(kernel_size)
         self.how = {"stride": stride, "padding": padding, "dilation": dilation}
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.bias = own_bias(bias, mpo.shape)
 
     @property
     def in_channels(self) -> int:

@@ -98,9 +98,7 @@ class MPOLinear(MPOLayer):
 
     def __init__(self, mpo: MPO, bias: Tensor | None = None):
         super().__init__(mpo)
-        if bias is not None and tuple(bias.shape) != (mpo.shape.out_size,):
-            raise ValueError(f"the bias has the shape ({mpo.shape.out_size},), got {tuple(bias.shape)}")
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.bias = own_bias(bias, mpo.shape)
 
     @classmethod
     def from_dense(
@@ -175,6 +173,13 @@ class Chained:
     def layer(self) -> MPOLinear:
         """One with random cores."""
         return MPOLinear.random(self.shape, self.bond)
+
+
+def own_bias(bias: Tensor | None, shape: Shape) -> nn.Parameter | None:
+    """A layer's own copy of a bias, if there is one; another shape than (out,) is refused by a ValueError."""
+    if bias is not None and tuple(bias.shape) != (shape.out_size,):
+        raise ValueError(f"the bias has the shape ({shape.out_size},), got {tuple(bias.shape)}")
+    return None if bias is None else nn.Parameter(bias.detach().clone())
 
 
 class MPOEmbedding(MPOLayer):

@@ -10,14 +10,17 @@ from importlib import import_module
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from chapters import SMALL, run_of
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+import frames
 import make_book
 from make_badges import WaysIn
+from mpo_tutorial.course.widgets import rank_explorer
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -45,12 +48,17 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def book(tmp_path_factory, shared_folder) -> Path:
-    def run(path: Path) -> NotebookNode:
+    def run(path: Path, images: Path) -> NotebookNode:
         """With the outputs that the tests of the notebooks look at, those of widgets too."""
         notebook = nbformat.read(path, as_version=4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         for cell, done in zip(code, run_of(path, SMALL.get(path.stem, {}), shared_folder).once, strict=True):
             cell.outputs, cell.execution_count = done.outputs, done.execution_count
+        if path.stem == CHAPTERS[0]:  # all frames of all chapters would take minutes
+            widget = rank_explorer(np.eye(3))
+            html = frames.html_of(frames.tree_of(widget, images))
+            (shown,) = filter(make_book.of_widget, code)
+            shown.outputs = [new_output("display_data", {"text/html": html})]
         return notebook
 
     folder = tmp_path_factory.mktemp("build") / "book"
@@ -58,15 +66,13 @@ def book(tmp_path_factory, shared_folder) -> Path:
     return folder
 
 
-def test_a_chapter_is_run_but_for_its_widgets_and_an_error_stops_the_book(tmp_path):
-    cells = [new_code_cell("print(6 * 7)"), new_code_cell("never", metadata={"tags": ["widget"]})]
-    nbformat.write(new_notebook(cells=cells), tmp_path / "good.ipynb")
-    ran, left = make_book.run_chapter(tmp_path / "good.ipynb").cells
+def test_an_error_stops_the_book_and_nothing_is_left_behind(tmp_path):
+    nbformat.write(new_notebook(cells=[new_code_cell("print(6 * 7)")]), tmp_path / "good.ipynb")
+    (ran,) = make_book.run_chapter(tmp_path / "good.ipynb", tmp_path / "images").cells
     assert [output.text for output in ran.outputs] == ["42\n"]
-    assert left.outputs == []
     nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path / "bad.ipynb")
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
-        make_book.run_chapter(tmp_path / "bad.ipynb")
+        make_book.run_chapter(tmp_path / "bad.ipynb", tmp_path / "images")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.ipynb", "good.ipynb"]
 
 
@@ -138,10 +144,40 @@ def test_formulas_are_drawn_by_a_file_of_the_book(book):
     assert "MathJax" in page.leads_to(script).read_text(encoding="utf-8")
 
 
-def test_widgets_show_their_code_alone(book, chapter):
+def test_nothing_is_left_of_widgets_that_need_a_kernel(book, chapter):
     assert "VBox(" not in chapter.text
     assert "application/vnd.jupyter.widget" not in chapter.text
     assert "rank_explorer" in (book / "notebooks" / "01_svd.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name, folder", [("index.html", "frames"), (f"notebooks/{CHAPTERS[0]}.html", "../frames")])
+def test_a_chapters_frames_are_in_its_page_and_those_of_the_first_one_on_the_first_page(book, name, folder):
+    page = Page(book / name)
+    assert page.text.count('<div class="frames">') == 1
+    (first,) = [source for source in page.values("img", "src") if source.endswith(".webp")]
+    assert Path(first).parent.as_posix() == folder
+    images = re.findall(r"[0-9a-f]{16}\.webp", page.text)
+    assert all((book / "frames" / image).is_file() for image in images)
+    assert len(set(images)) == 3
+    assert any(target.startswith("_static/widgets.js") for target in Page(book / "index.html").values("script", "src"))
+
+
+def test_the_first_page_has_the_demos_picture_and_a_map_of_the_course(book):
+    page = Page(book / "index.html")
+    (picture,) = [found for tag, found in page.elements if tag == "img" and "tradeoff" in found["src"]]
+    assert picture["alt"].startswith("Two panels. Left, test accuracy")
+    assert "Can a network live as MPOs from the start?" in page.text
+
+
+def test_a_page_that_weighs_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(make_book, "HEAVIEST", 100)
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames/0123456789abcdef.webp").write_bytes(bytes(90))
+    (tmp_path / "light.html").write_text("x" * 100)
+    make_book.require_light(tmp_path)
+    (tmp_path / "page.html").write_text("<img src=frames/0123456789abcdef.webp>")
+    with pytest.raises(ValueError, match=r"page\.html weighs .* give its widgets fewer settings"):
+        make_book.require_light(tmp_path)
 
 
 def test_links_to_the_library_lead_to_the_repository(book):
