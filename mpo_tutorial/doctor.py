@@ -5,6 +5,7 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
+from html import escape
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +26,33 @@ class Check:
     fix: str | None = None
 
 
-def examine(folder: Path = Path()) -> list[Check]:
+class Report(list[Check]):
+    """Checks. A notebook shows one line where all is well, else what to type, and has all of them folded away behind it."""
+
+    @property
+    def to_mend(self) -> list[Check]:
+        return [check for check in self if check.fix]
+
+    def summary(self) -> str:
+        bad = len(self.to_mend)
+        return f"{bad} of {len(self)} things want mending:" if bad else f"All is well: {len(self)} things looked at."
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [self.summary(), *(f"{check.name}: {check.found}; type: {check.fix}" for check in self.to_mend)]
+        )
+
+    def _repr_html_(self) -> str:
+        lines = (
+            f"{escape(check.name)}: {escape(check.found)}; type: {escape(str(check.fix))}" for check in self.to_mend
+        )
+        rows = "".join(f"<tr><td>{escape(check.name)}</td><td>{escape(check.found)}</td></tr>" for check in self)
+        table = f"<table><tr><th>what</th><th>found</th></tr>{rows}</table>"
+        mended = "".join(f"<li>{line}</li>" for line in lines)
+        return f"<p>{self.summary()}</p><ul>{mended}</ul><details><summary>All that was looked at</summary>{table}</details>"
+
+
+def examine(folder: Path = Path()) -> Report:
     """All checks, in the order in which a reader would mend what they find.
 
     Parameters
@@ -36,7 +63,7 @@ def examine(folder: Path = Path()) -> list[Check]:
     checks = [_python(), *_packages(), _threads(), _memory(), _gpu()]
     checks += [_embedded(f"model {name}", files) for name, files in EMBEDDED_MODELS.items()]
     checks += [_embedded("data rotten_tomatoes", EMBEDDED_REVIEWS), _hub(), _disk(folder)]
-    return checks
+    return Report(checks)
 
 
 def _python() -> Check:

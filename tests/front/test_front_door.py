@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mpo_tutorial as mt
+from mpo_tutorial.doctor import Check, Report
 from mpo_tutorial.experiments import records
 
 ROOT = Path(__file__).parents[2]
@@ -133,3 +134,14 @@ def test_every_signpost_leads_somewhere():
         home, _, name = first.rpartition(".")
         found = __import__(home, fromlist=[name])
         assert hasattr(found, name) or __import__(first, fromlist=["_"])
+
+
+def test_the_doctors_report_is_one_line_where_all_is_well_and_says_what_to_type_where_not():
+    well = Report([Check("Python", "3.12"), Check("disk", "9 GB free")])
+    assert repr(well) == "All is well: 2 things looked at."
+    assert "<li>" not in well._repr_html_()
+    ill = Report([*well, Check("<x>", "missing", "pip install 'x>=1'")])
+    assert repr(ill) == "1 of 3 things want mending:\n<x>: missing; type: pip install 'x>=1'"
+    page = ill._repr_html_()
+    assert "<li>&lt;x&gt;: missing; type: pip install &#x27;x&gt;=1&#x27;</li>" in page
+    assert page.count("<tr>") == 4
