@@ -172,9 +172,9 @@ class BondExplorer:
         mpo = self.cut(bonds)
         lost = self.matrix - mpo.to_matrix()
         limit = 3 * float(self.matrix.std(correction=0)) or 1.0
-        with plots.styled(3, (16, 4.4), (1.6, 1, 1)) as (figure, (left, middle, right)):
-            plots.chain(left, mpo.shape, mpo.bonds)
-            plots.matrix_image(middle, self.matrix - lost, limit, "What the chain keeps")
+        with plots.wide_and_two((12, 10)) as (figure, (above, left, right)):
+            plots.chain(above, mpo.shape, mpo.bonds)
+            plots.matrix_image(left, self.matrix - lost, limit, "What the chain keeps")
             plots.matrix_image(right, lost, limit, "What is lost")
         return figure
 

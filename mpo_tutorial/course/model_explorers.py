@@ -84,9 +84,9 @@ class ModelMap:
         name = self.name(layer, kind)
         spectra = {"trained": self.trained[name], "random": self.random[name]}
         shape = self.trained[name].shape
-        with plots.styled(3, (16, 4.6)) as (figure, (left, middle, right)):
-            plots.core_parameters(left, shape.n_params_each(shape.full_bonds), shape.central)
-            plots.bond_entropies(middle, {k: s.entropies() for k, s in spectra.items()}, shape.full_bonds)
+        with plots.wide_and_two((12, 9)) as (figure, (above, left, right)):
+            plots.core_parameters(above, shape.n_params_each(shape.full_bonds), shape.central)
+            plots.bond_entropies(left, {k: s.entropies() for k, s in spectra.items()}, shape.full_bonds)
             plots.spectrum(right, {k: s.values[shape.central - 1] / s.norm for k, s in spectra.items()})
             right.set_title(f"Schmidt values of bond {shape.central}")
             right.set_ylabel("share of the norm")

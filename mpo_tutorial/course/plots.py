@@ -232,22 +232,29 @@ def weights(ax: Axes, probabilities: np.ndarray, most: int = 8) -> Axes:
 
 
 @contextmanager
-def styled(
-    columns: int, size: tuple[float, float], widths: Sequence[float] | None = None, rows: int = 1
-) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+def styled(columns: int, size: tuple[float, float], rows: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
     """A figure of some panels in a row, or in several, in the course's style."""
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
-        options = {"layout": "constrained", "width_ratios": widths, "squeeze": False}
-        figure, axes = plt.subplots(rows, columns, figsize=size, **options)
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
         yield figure, axes.ravel()
+
+
+@contextmanager
+def wide_and_two(size: tuple[float, float]) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+    """A figure of a panel as wide as it is and two below it, in the course's style."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplot_mosaic("AA;BC", figsize=size, layout="constrained")
+        yield figure, [*axes.values()]
 
 
 def low_rank_picture(matrix: np.ndarray, approximation: np.ndarray, values: np.ndarray, rank: int) -> Figure:
     """A matrix, its approximation, what is lost, and the singular values with the cut."""
     limit = 3 * float(matrix.std()) or 1.0
-    with styled(4, (16, 4.4), (1, 1, 1, 1.3)) as (figure, axes):
+    with styled(2, (12, 10), rows=2) as (figure, axes):
         matrix_image(axes[0], matrix, limit, "The matrix")
         matrix_image(axes[1], approximation, limit, f"Rank {rank}")
         matrix_image(axes[2], matrix - approximation, limit, "What is lost")
