@@ -232,12 +232,15 @@ def weights(ax: Axes, probabilities: np.ndarray, most: int = 8) -> Axes:
 
 
 @contextmanager
-def styled(columns: int, size: tuple[float, float], rows: int = 1) -> Iterator[tuple[Figure, Sequence[Axes]]]:
+def styled(
+    columns: int, size: tuple[float, float], widths: Sequence[float] | None = None, rows: int = 1
+) -> Iterator[tuple[Figure, Sequence[Axes]]]:
     """A figure of some panels in a row, or in several, in the course's style."""
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        options = {"layout": "constrained", "width_ratios": widths, "squeeze": False}
+        figure, axes = plt.subplots(rows, columns, figsize=size, **options)
         yield figure, axes.ravel()
 
 

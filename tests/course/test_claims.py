@@ -1,5 +1,7 @@
 """Sentences that rest on a record: each is there, and the record says what it says. With another record they are written anew."""
 
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from mpo_tutorial.course.cut_explorers import DepthExplorer
 from mpo_tutorial.course.explorers import RankExplorer
 from mpo_tutorial.experiments import bench, compare, cut_results, movement_results, records
 from mpo_tutorial.experiments.light import LIGHT
+from mpo_tutorial.experiments.network_study import DECOMPOSED, NETWORKS
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
 from mpo_tutorial.experiments.statistics import over_seeds
 from mpo_tutorial.maths.linalg import relative_error
@@ -18,6 +21,7 @@ from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
 from mpo_tutorial.models.families import KINDS, dense_matrices
 from mpo_tutorial.models.loading import load
+from mpo_tutorial.models.networks import fc2_layers, ratio
 
 ROOT = Path(__file__).parents[2]
 
@@ -598,3 +602,131 @@ def test_what_legs_do_to_the_query_matrix_and_to_noise():
     assert 1.4 < three[1] - twelve[1] < 2
     assert "four points, for the three cores five, for two factors fifteen" in text
     assert [round(noisy - ours) for ours, noisy in (usual, three, two)] == [4, 5, 15]
+
+
+class Networks:
+    """What the study of networks says, in points."""
+
+    def __init__(self):
+        points = records.shipped_points(NETWORKS.name)
+        self.summary = compare.summarise(points, NETWORKS)
+        self.rows, self.primary = self.summary["variants"], self.summary["primary"]
+
+    def mean(self, name: str) -> float:
+        return 100 * self.rows[name]["test"]["mean"]
+
+    def minus(self, ours: str, other: str) -> tuple[float, float, float]:
+        final = self.summary["final"]
+        found = over_seeds(100 * compare.paired(final[ours], final[other], "test"))
+        return (found["mean"], *found["interval"])
+
+    def entropies(self, name: str, when: str) -> np.ndarray:
+        return np.mean([point["result"]["entropies"][when] for point in self.summary["final"][name]], axis=0)
+
+    def tuned(self, name: str) -> dict[float, float]:
+        return {rate: 100 * found["mean"] for rate, found in self.summary["rates"][name].items()}
+
+
+def bond(n: int, order: str = "") -> str:
+    return f"FC2, MPO, bond {n}{order}"
+
+
+def costs(ours: str, least: float, most: float) -> Callable[[Networks], bool]:
+    """That a variant in another order is behind, by so many points, and not by chance."""
+
+    def holds(networks: Networks) -> bool:
+        mean, _, high = networks.minus(ours, ours.partition(", pixels")[0])
+        return least < -mean < most and high < 0
+
+    return holds
+
+
+FORMATS_OF_FC2 = (bond(16), "FC2, CP", "FC2, Tucker")
+OF_NETWORKS = [
+    (
+        "At a bond of 1 the first layer has 88 numbers, and still gets 84 of a hundred",
+        lambda x: fc2_layers(1)[0].n_params == 88 and round(x.mean(bond(1))) == 84,
+    ),
+    (
+        "about as many as a logistic regression with its 7,850",
+        lambda x: abs(x.mean(bond(1)) - x.mean("logistic probe")) < 1,
+    ),
+    (
+        "Each doubling of the bond brings about a point",
+        lambda x: all(0.7 < x.mean(bond(2 * n)) - x.mean(bond(n)) < 1.3 for n in (1, 2, 4, 8)),
+    ),
+    (
+        "it is a tenth of a point behind, and the interval lies well inside the margin of a point",
+        lambda x: (
+            round(x.minus(*NETWORKS.primary)[0], 1) == -0.1
+            and all(abs(end) < 0.6 for end in x.minus(*NETWORKS.primary)[1:])
+        ),
+    ),
+    (
+        "At small bonds the trained chain fills what its bonds can carry almost to the brim",
+        lambda x: all((x.entropies(bond(n), "after") > 0.88 * np.log(n)).all() for n in (2, 4)),
+    ),
+    (
+        "At 16 it does not; training has even *lowered* the entropies",
+        lambda x: (
+            (x.entropies(bond(16), "after") < 0.88 * np.log(16)).all()
+            and (x.entropies(bond(16), "after") < x.entropies(bond(16), "before")).all()
+        ),
+    ),
+    (
+        "The chain, CP and Tucker cannot be told apart from each other",
+        lambda x: all(
+            x.minus(ours, other)[1] < 0 < x.minus(ours, other)[2] for ours, other in combinations(FORMATS_OF_FC2, 2)
+        ),
+    ),
+    (
+        "behind by nearly a point",
+        lambda x: -1 < x.minus("FC2, SVD", bond(16))[0] < -0.7 and x.minus("FC2, SVD", bond(16))[2] < 0,
+    ),
+    (
+        "learning rates between four and eight times the dense network's",
+        lambda x: (
+            {round(x.rows[name]["rate"] / x.rows["FC2, dense"]["rate"]) for name in (*FORMATS_OF_FC2, "FC2, SVD")}
+            == {4, 8}
+        ),
+    ),
+    (
+        "half a point to a point and a half worse than at its best",
+        lambda x: all(
+            0.5 < max(x.tuned(name).values()) - x.tuned(name)[x.rows["FC2, dense"]["rate"]] < 1.55
+            for name in (*FORMATS_OF_FC2, "FC2, SVD")
+        ),
+    ),
+    ("a good point at a bond of 4", costs(bond(4, ", pixels shuffled"), 1, 1.5)),
+    ("less than half a point at 16", costs(bond(16, ", pixels shuffled"), 0.3, 0.5)),
+    (
+        "The one that was made is ahead by a third of a point, and by a quarter of a point ahead of the dense network",
+        lambda x: (
+            [round(x.minus(DECOMPOSED, other)[0], 1) for other in NETWORKS.primary] == [0.4, 0.3]
+            and all(x.minus(DECOMPOSED, other)[1] > 0 for other in NETWORKS.primary)
+        ),
+    ),
+    (
+        "its entropies lie nearer to the most that the bonds allow",
+        lambda x: (x.entropies(DECOMPOSED, "after") > x.entropies(bond(16), "after")).all(),
+    ),
+    (
+        "from a bond of 16 on, with a thirteenth of the numbers; below, each halving of the bond costs about a point",
+        lambda x: round(1 / ratio(fc2_layers(16))) == 13,
+    ),
+    (
+        "they cost half a point at either bond",
+        lambda x: all(costs(bond(n, ", pixels in blocks"), 0.4, 0.7)(x) for n in (4, 16)),
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def networks() -> Networks:
+    return Networks()
+
+
+@pytest.mark.parametrize("sentence, holds", OF_NETWORKS, ids=[sentence for sentence, _ in OF_NETWORKS])
+def test_what_chapter_05_says_of_its_record_holds(sentence, holds, networks):
+    assert sentence in text_of("05")
+    assert holds(networks)
