@@ -21,7 +21,7 @@ from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
 from mpo_tutorial.models.families import KINDS, dense_matrices
 from mpo_tutorial.models.loading import load
-from mpo_tutorial.models.networks import fc2_layers, ratio
+from mpo_tutorial.models.networks import LENETS_KERNELS, PAPERS_LAYERS, fc2_layers, ratio
 
 ROOT = Path(__file__).parents[2]
 
@@ -641,6 +641,7 @@ def costs(ours: str, least: float, most: float) -> Callable[[Networks], bool]:
     return holds
 
 
+LENET = "LeNet-5, dense"
 FORMATS_OF_FC2 = (bond(16), "FC2, CP", "FC2, Tucker")
 OF_NETWORKS = [
     (
@@ -713,6 +714,35 @@ OF_NETWORKS = [
     (
         "from a bond of 16 on, with a thirteenth of the numbers; below, each halving of the bond costs about a point",
         lambda x: round(1 / ratio(fc2_layers(16))) == 13,
+    ),
+    (
+        "not quite a point for the first layer alone, a point and a half for the three of them, and two points and a quarter with",
+        lambda x: (
+            [round(4 * x.minus(f"LeNet-5, {name}", LENET)[0]) / 4 for name in ("MPO", "all layers MPOs")]
+            == [-1.5, -2.25]
+            and -1 < x.minus("LeNet-5, first layer an MPO", LENET)[0] < -0.7
+            and all(
+                x.minus(f"LeNet-5, {name}", LENET)[2] < 0 for name in ("first layer an MPO", "MPO", "all layers MPOs")
+            )
+        ),
+    ),
+    (
+        "with its two convolutions it is .088",
+        lambda _: (
+            round(
+                (sum(layer.n_params for layer in PAPERS_LAYERS["LeNet-5"]) + 2550)
+                / (sum(layer.n_dense for layer in PAPERS_LAYERS["LeNet-5"]) + 2550),
+                3,
+            )
+            == 0.088
+        ),
+    ),
+    (
+        "which are left with 396 numbers of 2,550",
+        lambda _: (
+            sum(kernel.n_params for kernel in LENETS_KERNELS) == 396
+            and sum(kernel.n_dense for kernel in LENETS_KERNELS) == 2550
+        ),
     ),
     (
         "they cost half a point at either bond",
