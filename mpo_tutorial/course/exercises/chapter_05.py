@@ -8,7 +8,8 @@ import numpy as np
 from mpo_tutorial.course.exercises import Exercise
 from mpo_tutorial.maths.contraction import chained_multiplications
 from mpo_tutorial.maths.shapes import Shape
-from mpo_tutorial.models.networks import fc2_layers
+from mpo_tutorial.models.layers import Chained
+from mpo_tutorial.models.networks import fc2_layers, ratio
 
 SMALL = Shape((4, 4), (4, 4))  # of the fourth exercise
 
@@ -41,7 +42,9 @@ def _matrix(cores: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _sides_swapped(x: np.ndarray, cores: Sequence[np.ndarray]) -> np.ndarray:
-    return forward(x, [core.swapaxes(1, 2) for core in cores])
+    swapped = [core.swapaxes(1, 2) for core in cores]
+    rows, columns = (int(np.prod([core.shape[axis] for core in swapped])) for axis in (1, 2))
+    return forward(x, swapped) if rows == x.shape[1] else np.full((len(x), columns), np.nan)
 
 
 def _last_leg_first(x: np.ndarray, cores: Sequence[np.ndarray]) -> np.ndarray:
@@ -82,6 +85,12 @@ EXERCISES = (
                 "The cores are not all of one size: look at their legs, and at the ends.",
             ),
             (lambda: 784 * 256 + 256 * 10, "Those are the dense matrices."),
+            (lambda: sum(layer.n_params for layer in fc2_layers(2)), "That is for a bond of 2 in the first layer."),
+            (
+                lambda: fc2_layers(16)[0].n_params + Chained((4, 4, 4, 4), (1, 1, 10, 1), 16).n_params,
+                "The second layer has bonds of 4: that is the number in its brackets.",
+            ),
+            (lambda: ratio(fc2_layers(16)), "That is the share. Here the question is for the numbers themselves."),
         ],
     ),
     Exercise(
@@ -134,9 +143,10 @@ EXERCISES = (
             ),
         ],
         trials=[
-            "np.arange(8.0).reshape(2, 4), [np.ones((1, 4, 3, 1))]",
-            "np.arange(12.0).reshape(2, 6), [np.arange(8.0).reshape(1, 2, 2, 2), np.arange(12.0).reshape(2, 3, 2, 1)]",
-            "np.eye(12), [np.arange(12.0).reshape(1, 2, 2, 3), np.ones((3, 3, 1, 2)), np.ones((2, 2, 3, 1))]",
+            "np.eye(6), [np.cos(np.arange(8.0)).reshape(1, 2, 2, 2), np.sin(np.arange(18.0)).reshape(2, 3, 3, 1)]",
+            "np.arange(8.0).reshape(2, 4), [np.cos(np.arange(12.0)).reshape(1, 4, 3, 1)]",
+            "np.eye(12), [np.cos(np.arange(12.0)).reshape(1, 2, 2, 3), np.sin(np.arange(36.0)).reshape(3, 3, 2, 2), "
+            "np.cos(np.arange(12.0)).reshape(2, 2, 3, 1)]",
         ],
     ),
     Exercise(
