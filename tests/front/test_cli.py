@@ -82,7 +82,7 @@ def refusal(done: subprocess.CompletedProcess) -> str:
             ["finetune", "--model", "fc2-mpo-4", "--task", "digits"],
             "it is trained whole: take --method full, got light",
         ),
-        (["networks", "--variant", "fc2"], "LeNet-5, MPO; got 'fc2'"),
+        (["networks", "--variant", "fc2"], "LeNet-5, all layers MPOs; got 'fc2'"),
         (["formats", "--variant", "cp"], "light on fitted MPOs; light, uncut; got 'cp'"),
         (["rivals", "--variant", "lora"], "500 sentences; got 'lora'"),
         (["squeeze-study", "--variant", "two cuts"], "one fitted cut, 35 %; uncut; got 'two cuts'"),
