@@ -146,7 +146,7 @@ def _settings(control: "Widget") -> Iterator[tuple[str, bool]]:
     first, values = control.value, _thinned(control)
     for value in values:
         control.value = value
-        yield control.readout_format and format(value, control.readout_format), value == first
+        yield format(value, control.readout_format), value == first
     control.value = first
 
 

@@ -257,7 +257,7 @@ def wide_and_two(size: tuple[float, float]) -> Iterator[tuple[Figure, Sequence[A
 def low_rank_picture(matrix: np.ndarray, approximation: np.ndarray, values: np.ndarray, rank: int) -> Figure:
     """A matrix, its approximation, what is lost, and the singular values with the cut."""
     limit = 3 * float(matrix.std()) or 1.0
-    with styled(2, (12, 10), rows=2) as (figure, axes):
+    with styled(2, (13, 10.8), rows=2) as (figure, axes):
         matrix_image(axes[0], matrix, limit, "The matrix")
         matrix_image(axes[1], approximation, limit, f"Rank {rank}")
         matrix_image(axes[2], matrix - approximation, limit, "What is lost")

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import headless
 import nbformat
 import psutil
 import pytest
 from chapters import SMALL, shrunk
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "test-output"
@@ -120,14 +121,7 @@ def jupyterlab(tmp_path) -> Iterator[Callable[[str], str]]:
 @pytest.fixture
 def page(request) -> Iterator[Page]:
     """A page in headless Chromium, whose last sight is kept as a screenshot."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        advice = "Chromium is missing; install your system's package, on Debian: apt-get install chromium"
-        if "MPO_TUTORIAL_CI" in os.environ:
-            pytest.fail(advice)
-        pytest.skip(advice)
-    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium, args=options) as browser:
+    with headless.chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(PATIENCE)
         dialog = page.locator(".jp-Dialog", has_text="Select Kernel")  # some settings make JupyterLab ask

@@ -2,10 +2,10 @@
 
 import json
 import re
-import shutil
 from html import unescape
 from pathlib import Path
 
+import headless
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 import frames
 import make_book
@@ -129,11 +129,7 @@ ipywidgets.VBox([button, shown])
 
 @pytest.fixture(scope="module")
 def chromium():
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.fail("Chromium is missing; install your system's package, on Debian: apt-get install chromium")
-    options = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=options) as browser:
+    with headless.chromium() as browser:
         yield browser
 
 

@@ -45,7 +45,7 @@ def test_the_low_rank_picture_shows_what_adds_up():
     page = plots.html(figure, 'a "quoted" < text')
     assert page.startswith('<img alt="a &quot;quoted&quot; &lt; text"')
     with Image.open(BytesIO(b64decode(page.split("base64,")[1].split('"')[0]))) as picture:
-        assert picture.width > 900
+        assert picture.width > 1000
     assert not plt.get_fignums()
 
 

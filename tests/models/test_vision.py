@@ -20,6 +20,11 @@ OPERATORS = (
 )
 
 
+def of_torchvision() -> list[str]:
+    """Its modules that are imported."""
+    return [name for name in sys.modules if name.partition(".")[0] == "torchvision"]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def torchvision():
     """The real one, from a folder of its own."""
@@ -33,14 +38,14 @@ def torchvision():
             importlib.import_module("torchvision")
         except RuntimeError as error:
             assert "operator torchvision::" in str(error)
-            for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            for name in of_torchvision():
                 del sys.modules[name]
             library = torch.library.Library("torchvision", "FRAGMENT")
             for operator in OPERATORS:
                 library.define(operator)
             importlib.import_module("torchvision")
         yield
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        for name in of_torchvision():
             del sys.modules[name]  # or it would be there for the tests of other modules, and not for their processes
 
 
@@ -153,7 +158,7 @@ def test_names_in_colours():
 
 
 def test_without_torchvision_what_to_type_is_said(monkeypatch):
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+    for name in of_torchvision():
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torchvision", None)
     for name in ("vgg16-mpo", "resnet-4"):
@@ -168,7 +173,7 @@ def test_a_torchvision_of_another_build_is_told_from_none(monkeypatch, tmp_path)
     (tmp_path / "torchvision").mkdir()
     raising = 'raise RuntimeError("operator torchvision::nms does not exist")'
     (tmp_path / "torchvision/__init__.py").write_text(raising)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+    for name in of_torchvision():
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match="was not built for this torch; install both from one place"):
