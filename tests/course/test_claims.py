@@ -12,6 +12,7 @@ from chapters import NOTEBOOKS, markdown
 from mpo_tutorial.course.cut_explorers import DepthExplorer
 from mpo_tutorial.course.explorers import RankExplorer
 from mpo_tutorial.experiments import bench, compare, cut_results, movement_results, records
+from mpo_tutorial.experiments.compare import Comparison
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.network_study import DECOMPOSED, NETWORKS
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
@@ -32,11 +33,11 @@ def text_of(name: str) -> str:
     return " ".join(markdown(pages[name]).split())
 
 
-class Light:
-    """What the study of light fine-tuning says, in points."""
+class Study:
+    """What a comparison's shipped record says, in points."""
 
-    def __init__(self):
-        self.summary = compare.summarise(records.shipped_points(LIGHT.name), LIGHT)
+    def __init__(self, comparison: Comparison):
+        self.summary = compare.summarise(records.shipped_points(comparison.name), comparison)
         self.rows, self.primary = self.summary["variants"], self.summary["primary"]
 
     def minus(self, ours: str, other: str) -> tuple[float, float, float]:
@@ -47,6 +48,13 @@ class Light:
 
     def mean(self, name: str) -> float:
         return 100 * self.rows[name]["test"]["mean"]
+
+
+class Light(Study):
+    """The study of light fine-tuning."""
+
+    def __init__(self):
+        super().__init__(LIGHT)
 
     def best(self, name: str) -> float:
         return max(100 * found["mean"] for found in self.summary["rates"][name].values())
@@ -604,21 +612,11 @@ def test_what_legs_do_to_the_query_matrix_and_to_noise():
     assert [round(noisy - ours) for ours, noisy in (usual, three, two)] == [4, 5, 15]
 
 
-class Networks:
-    """What the study of networks says, in points."""
+class Networks(Study):
+    """The study of networks."""
 
     def __init__(self):
-        points = records.shipped_points(NETWORKS.name)
-        self.summary = compare.summarise(points, NETWORKS)
-        self.rows, self.primary = self.summary["variants"], self.summary["primary"]
-
-    def mean(self, name: str) -> float:
-        return 100 * self.rows[name]["test"]["mean"]
-
-    def minus(self, ours: str, other: str) -> tuple[float, float, float]:
-        final = self.summary["final"]
-        found = over_seeds(100 * compare.paired(final[ours], final[other], "test"))
-        return (found["mean"], *found["interval"])
+        super().__init__(NETWORKS)
 
     def entropies(self, name: str, when: str) -> np.ndarray:
         return np.mean([point["result"]["entropies"][when] for point in self.summary["final"][name]], axis=0)
