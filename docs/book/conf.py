@@ -6,6 +6,7 @@ from pathlib import Path
 project = html_title = "mpo_tutorial"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 3  # the chapters link to the glossary's words
 
 # The types stand in the docstrings, in words: as links they would lead out of the book, to pages of others.
 autodoc_typehints = "none"
