@@ -614,6 +614,26 @@ def report(
 
 
 @app.command()
+def collect(
+    folder: Annotated[Path, typer.Argument(help="With the files that `ex.progress()` wrote, one for each of a class.")],
+    out: Annotated[Path, typer.Option(help="The table, as comma-separated values.")] = Path("class.csv"),
+):
+    """Make one table of what a class has done of the exercises."""
+    from mpo_tutorial.course import collect
+
+    found, unread = collect.collect(folder)
+    rows = collect.table(found)
+    with records.replacing(out) as partial:
+        partial.write_text(collect.as_csv(rows), encoding="utf-8", newline="")
+    _print_table(rows[0], rows[1:])
+    for told in unread:
+        console.print(f"Not read: {told}", soft_wrap=True, markup=False)
+    console.print(f"{len(found)} of {len(found) + len(unread)} files read; the table is in {out}.", soft_wrap=True)
+    if unread:
+        raise typer.Exit(1)
+
+
+@app.command()
 def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     repeat: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Turns of each contender.")] = 15,

@@ -155,7 +155,7 @@ def test_progress_outlives_the_notebook_and_counts_once(tmp_path):
     assert again.progress().startswith("Chapter 01: 1 of 4 done (1). Next is 2: singular values")
     for number in (2, 3, 4):
         again.check(number, EXERCISES[number - 1].answer())
-    assert again.progress() == "Chapter 01: 4 of 4 done (1, 2, 3, 4)."
+    assert again.progress() == "Chapter 01: 4 of 4 done (1, 2, 3, 4). Noted in progress.json."
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"01": 3}', '{"01": ["x"]}', ""])

@@ -86,6 +86,8 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["formats", "--variant", "cp"], "light on fitted MPOs; light, uncut; got 'cp'"),
         (["rivals", "--variant", "lora"], "500 sentences; got 'lora'"),
         (["squeeze-study", "--variant", "two cuts"], "one fitted cut, 35 %; uncut; got 'two cuts'"),
+        (["collect", "nowhere"], "is a folder with the files that ex.progress() writes, nowhere is none"),
+        (["collect", "."], "there is no .json file in ."),
         (["fintune"], "No such command 'fintune'"),
     ],
 )
@@ -156,6 +158,26 @@ def test_doctor_finds_this_machine_fit(mpo_tutorial_command, tmp_path):
         "disk",
     ):
         assert what in done.stdout
+
+
+def test_collect_makes_a_table_of_a_class_and_says_what_it_could_not_read(mpo_tutorial_command, tmp_path):
+    for name, done in (("ada", [1, 2]), ("bob", [1]), ("eve", [99])):
+        content = {"kind": "progress", "name": name, "done": {"01": done}}
+        (tmp_path / "class").mkdir(exist_ok=True)
+        (tmp_path / "class" / f"{name}.json").write_text(json.dumps(content))
+    done = mpo_tutorial_command("collect", "class", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Not read: eve.json must have a list of numbers from 1 to 4 for chapter 01" in done.stdout
+    assert "2 of 3 files read; the table is in class.csv." in done.stdout
+    rows = [line.split(",") for line in (tmp_path / "class.csv").read_text().splitlines()]
+    assert [(row[1], row[3], row[-1]) for row in rows] == [
+        ("name", "01 (of 4)", "all"),
+        ("ada", "2", "2"),
+        ("bob", "1", "1"),
+    ]
+    (tmp_path / "class" / "eve.json").unlink()
+    assert mpo_tutorial_command("collect", "class", "--out", "other.csv", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "other.csv").read_text() == (tmp_path / "class.csv").read_text()
 
 
 def test_demo_end_to_end(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):

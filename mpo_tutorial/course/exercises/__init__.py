@@ -9,10 +9,11 @@ Not yet. That is the size of the matrix, 3 x 4. Two factors of rank 1 hold a col
 >>> ex.check(1, 7)
 Right.
 >>> ex.progress()
-Chapter 01: 1 of 4 done (1). Next is 2: singular values of [[3, 0], [4, 5]].
+Chapter 01: 1 of 4 done (1). Next is 2: singular values of [[3, 0], [4, 5]]. Noted in progress.json.
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,6 +27,7 @@ from mpo_tutorial.maths import states
 
 CHAPTERS = ("00", "01", "02", "03", "04", "05", "06", "07", "08")
 PROGRESS_FILE = ".exercises-done.json"
+KIND = "progress"  # of the file that is handed in
 RELATIVE_TOLERANCE, ROUNDED = 1e-3, 0.03
 NOTHING = "Your function returns nothing yet. (To print is not to return.)"
 
@@ -117,6 +119,9 @@ class Chapter:
         self._exercises = exercises
         self._file = folder / PROGRESS_FILE
 
+    def __len__(self) -> int:
+        return len(self._exercises)
+
     def check(self, number: int, answer: object) -> Message:
         """Say whether an answer is right, or what is wrong with it."""
         exercise = self._numbered(number)
@@ -139,17 +144,31 @@ class Chapter:
         """The answer, and how one comes to it."""
         return Message(self._numbered(number).solution)
 
-    def progress(self) -> Message:
-        """Which exercises are done, and which is next."""
-        done = self._done().get(self.number, [])
+    def progress(self, name: str = "") -> Message:
+        """Which exercises are done, and which is next; those of all chapters are written to a file that can be handed in.
+
+        Parameters
+        ----------
+        name : str
+            Whose they are. It goes into the file, and into its name: `progress-ada-lovelace.json`.
+        """
+        everything = self._done()
+        done = everything.get(self.number, [])
         which = f" ({', '.join(map(str, done))})" if done else ""
         left = [(k, exercise.question) for k, exercise in enumerate(self._exercises, start=1) if k not in done]
         following = f" Next is {left[0][0]}: {left[0][1]}." if left else ""
-        return Message(f"Chapter {self.number}: {len(done)} of {len(self._exercises)} done{which}.{following}")
+        file = self._file.with_name("-".join([KIND, *re.findall(r"\w+", str(name).lower())]) + ".json")
+        try:
+            with replacing(file) as partial:
+                partial.write_text(json.dumps({"kind": KIND, "name": str(name), "done": everything}), encoding="utf-8")
+            noted = f"Noted in {file.name}."
+        except OSError as error:
+            noted = f"({file.name} cannot be written: {error})"
+        return Message(f"Chapter {self.number}: {len(done)} of {len(self)} done{which}.{following} {noted}")
 
     def _numbered(self, number: int) -> Exercise:
-        if number not in range(1, len(self._exercises) + 1):
-            raise ValueError(f"chapter {self.number} has the exercises 1 to {len(self._exercises)}, got {number!r}")
+        if number not in range(1, len(self) + 1):
+            raise ValueError(f"chapter {self.number} has the exercises 1 to {len(self)}, got {number!r}")
         return self._exercises[number - 1]
 
     def _done(self) -> dict[str, list[int]]:
