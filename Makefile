@@ -5,7 +5,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 # A worker for each core, a file for a worker at a time, in the order of tests/conftest.py.
 SIDE_BY_SIDE := -n logical --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-full lab book bench readme badges types mutants venv
+.PHONY: help demo test test-full lab book page bench readme badges types mutants venv
 
 help:
 	@echo "make demo       compress a BERT, train a twentieth of it, draw the trade-off (a few minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-full  the long ones too"
 	@echo "make lab        the course in JupyterLab"
 	@echo "make book       the course as pages to read without Jupyter, in build/book"
+	@echo "make page       one page with matrices to cut, for a browser and nothing else, build/page.html"
 	@echo "make bench      speed and memory beside other libraries (a quarter of an hour)"
 	@echo "make readme     the README's table and picture again, from the records"
 	@echo "make types      what pyright says of the files that pyproject.toml lists"
@@ -27,6 +28,9 @@ test: .venv/test-installed
 
 test-full: .venv/test-installed
 	$(BIN)/python -m pytest --hypothesis-profile=thorough
+
+page: .venv/demo-installed
+	$(BIN)/python docs/make_page.py
 
 bench: .venv/bench-installed
 	$(BIN)/mpo-tutorial bench

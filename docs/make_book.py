@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
+import make_page
 from blocks import block_of, replace_block
 from frames import FOLDER, with_frames
 from make_badges import WaysIn
@@ -138,6 +139,7 @@ def build(folder: Path, run: Callable[[Path, Path], NotebookNode] = run_chapter)
     status = subprocess.run(command, check=False).returncode  # noqa: S603
     if status == 0:
         shutil.move(images, folder / FOLDER)
+        (folder / "page.html").write_text(make_page.page(), encoding="utf-8")
         require_light(folder)
     return status
 

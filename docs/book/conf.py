@@ -27,9 +27,9 @@ mathjax = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "
 mathjax_path = mathjax.name
 
 html_theme = "furo"
-html_static_path = ["book.css", "widgets.js", str(mathjax)]
+html_static_path = ["book.css", "chain.js", "widgets.js", str(mathjax)]
 html_css_files = ["book.css"]
-html_js_files = ["widgets.js"]
+html_js_files = ["chain.js", "widgets.js"]
 html_copy_source = False
 html_use_index = False
 html_show_copyright = False

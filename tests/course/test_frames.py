@@ -136,7 +136,7 @@ def chromium():
 def opened(chromium, folder: Path, *boxes: str):
     """A page of the book with some widgets and nothing else, from files."""
     (folder / "notebooks").mkdir(exist_ok=True)
-    script = (ROOT / "docs/book/widgets.js").read_text()
+    script = "\n".join((ROOT / "docs/book" / name).read_text() for name in ("chain.js", "widgets.js"))
     page = f"<!doctype html><meta charset=utf-8><script>{script}</script>{''.join(boxes)}"
     (folder / "notebooks/page.html").write_text(page, encoding="utf-8")
     found = chromium.new_page(viewport={"width": 720, "height": 900})
