@@ -5,13 +5,14 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 # A worker for each core, a file for a worker at a time, in the order of tests/conftest.py.
 SIDE_BY_SIDE := -n logical --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-full lab book page bench readme badges types mutants venv
+.PHONY: help demo test test-full lab explorer book page bench readme badges types mutants venv
 
 help:
 	@echo "make demo       compress a BERT, train a twentieth of it, draw the trade-off (a few minutes)"
 	@echo "make test       all tests but the long ones"
 	@echo "make test-full  the long ones too"
 	@echo "make lab        the course in JupyterLab"
+	@echo "make explorer   the board of chapter 11 as a page of its own, by Voila"
 	@echo "make book       the course as pages to read without Jupyter, in build/book"
 	@echo "make page       one page with matrices to cut, for a browser and nothing else, build/page.html"
 	@echo "make bench      speed and memory beside other libraries (a quarter of an hour)"
@@ -37,6 +38,10 @@ bench: .venv/bench-installed
 
 lab: .venv/lab-installed
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+explorer: .venv/explorer-installed
+	$(BIN)/python docs/make_explorer.py
+	$(BIN)/voila build/explorer.ipynb
 
 book: .venv/book-installed
 	$(BIN)/python docs/make_book.py
@@ -82,6 +87,10 @@ $(BIN)/python:
 
 .venv/lab-installed: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[offline,lab]"
+	@touch $@
+
+.venv/explorer-installed: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[offline,lab,explorer]"
 	@touch $@
 
 .venv/book-installed: $(BIN)/python pyproject.toml constraints.txt

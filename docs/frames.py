@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from mpo_tutorial.course.dashboard import Dashboard
 from mpo_tutorial.course.explorers import BondExplorer
 
 if TYPE_CHECKING:
     from ipywidgets import HTML, Widget
 
-MOST = 40  # settings of one slider; of a longer one some are left out
+MOST = 32  # settings of one slider; of a longer one some are left out
+ON_THE_BOARD, MOST_ON_THE_BOARD = ("cut", "cut in", "all bonds"), 10  # what of chapter 11's can be walked through
 PRESSES = 6  # of a button that goes on step by step
 FOLDER = "frames"  # in the book
 TO_PRESS: "list[Widget]" = []  # a button changes what later cells find, so its turn comes after them
@@ -43,7 +45,7 @@ def still(widget: "Widget", folder: str) -> None:
     """Display a widget's frames in its place."""
     from IPython.display import HTML, display
 
-    controls, (shown,), _ = _parts(widget)
+    controls, (*_, shown), _ = _parts(widget)
     if not controls:
         TO_PRESS.append(widget)
     elif isinstance(shown.explorer, BondExplorer):
@@ -92,15 +94,19 @@ def tree_of(widget: "Widget", folder: Path) -> dict:
     """Every setting of a widget: a control with its name, its kind, the labels of its options, which of them it starts with, and
     for each what is "below" it, another control or a frame: words, and the name of an image in a folder.
     """
-    controls, (shown,), buttons = _parts(widget)
+    controls, (*_, shown), buttons = _parts(widget)
     folder.mkdir(parents=True, exist_ok=True)
+    most = MOST
+    if isinstance(shown.explorer, Dashboard):
+        named = {control.description: control for control in controls}
+        controls, most = [named[name] for name in ON_THE_BOARD], MOST_ON_THE_BOARD
 
     def walk(left: "Sequence[Widget]") -> dict:
         if not left:
             return _frame(shown, folder)
         control, *others = left
         labels, below, start = [], [], 0
-        for k, (label, is_start) in enumerate(_settings(control)):
+        for k, (label, is_start) in enumerate(_settings(control, most)):
             labels.append(label)
             start = k if is_start else start
             below.append(walk(others))
@@ -128,13 +134,16 @@ def _parts(widget: "Widget") -> "tuple[list[Widget], list[HTML], list[Widget]]":
         ipywidgets.HTML,
     )
     for child in widget.children:
+        if isinstance(child, ipywidgets.Box):
+            for mine, theirs in zip(found, _parts(child), strict=True):
+                mine.extend(theirs)
         for place, kind in enumerate((*kinds, ipywidgets.Button)):
             if isinstance(child, kind):
                 found[place].append(child)
     return found
 
 
-def _settings(control: "Widget") -> Iterator[tuple[str, bool]]:
+def _settings(control: "Widget", most: int) -> Iterator[tuple[str, bool]]:
     """Set a control to one value after the other; give each one's label, and whether it is the one that it began with."""
     if hasattr(control, "options"):
         first = control.index
@@ -143,14 +152,14 @@ def _settings(control: "Widget") -> Iterator[tuple[str, bool]]:
             yield control.label, k == first
         control.index = first
         return
-    first, values = control.value, _thinned(control)
+    first, values = control.value, _thinned(control, most)
     for value in values:
         control.value = value
         yield format(value, control.readout_format), value == first
     control.value = first
 
 
-def _thinned(control: "Widget") -> list:
+def _thinned(control: "Widget", most: int) -> list:
     """The values of a slider, or where there are many some of them, both ends and the present one among them: those of one that
     begins at 1 lie the closer the smaller they are.
     """
@@ -158,16 +167,14 @@ def _thinned(control: "Widget") -> list:
         n = round((control.max - control.min) / control.step) + 1
         return [round(control.min + k * control.step, 10) for k in range(n)]
     ends = control.min, control.max
-    if control.max - control.min < MOST:
+    if control.max - control.min < most:
         return [*range(control.min, control.max + 1)]
-    spaced = np.geomspace(*ends, MOST) if control.min > 0 else np.linspace(*ends, MOST)
+    spaced = np.geomspace(*ends, most) if control.min > 0 else np.linspace(*ends, most)
     return sorted({control.value, *(int(value) for value in spaced.round())})
 
 
 def _frame(shown: "HTML", folder: Path) -> dict[str, str]:
-    words, picture = re.fullmatch(
-        r'<p>(.*?)</p><img .*src="data:image/png;base64,([^"]*)">', shown.value, re.DOTALL
-    ).groups()
+    words, picture = re.search(r'<img alt="([^"]*)" .*src="data:image/png;base64,([^"]*)">$', shown.value).groups()
     name = f"{hashlib.sha256(picture.encode()).hexdigest()[:16]}.webp"
     if not (folder / name).exists():
         (folder / name).write_bytes(_smaller(Image.open(BytesIO(b64decode(picture))).convert("RGB")))
@@ -178,7 +185,7 @@ def _smaller(image: Image.Image) -> bytes:
     """As WebP: in few colours without loss, which suits lines, or in all of them with some, which suits what looks like noise."""
     few = image.quantize(64, dither=Image.Dither.NONE).convert("RGB")
     encoded = []
-    for version, options in ((few, {"lossless": True}), (image, {"quality": 60})):
+    for version, options in ((few, {"lossless": True}), (image, {"quality": 40})):
         buffer = BytesIO()
         version.save(buffer, "WEBP", **options)
         encoded.append(buffer.getvalue())

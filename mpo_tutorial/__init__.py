@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mpo_tutorial.course import comparisons as comparisons
     from mpo_tutorial.course import cut_explorers as cut_explorers
     from mpo_tutorial.course import cut_figures as cut_figures
+    from mpo_tutorial.course import dashboard as dashboard
     from mpo_tutorial.course import exercises as exercises
     from mpo_tutorial.course import explorers as explorers
     from mpo_tutorial.course import figures as figures
@@ -83,6 +84,7 @@ _MODULES = {  # by the room that they are in
         "comparisons",
         "cut_explorers",
         "cut_figures",
+        "dashboard",
         "exercises",
         "explorers",
         "figures",

@@ -36,7 +36,7 @@ class TradeoffExplorer:
         self.record = record
         self.points = {(point["part"], point["max_bond"]): point for point in record["bonds"]}
         self.measured: dict[tuple[str, int], dict] = {}
-        self._tuned = cache(tuned or _shipped)
+        self._tuned = cache(tuned or shipped_model)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -186,8 +186,8 @@ class DepthExplorer:
         return figure
 
 
-def _shipped() -> "Tuned":
-    # It loads transformers, which a reader who only moves the slider never needs.
+def shipped_model() -> "Tuned":
+    """The tuned model in the package. Only what is called loads transformers: whoever moves a slider alone never needs it."""
     from mpo_tutorial.experiments.tuned import Tuned
 
     return Tuned.shipped()
@@ -205,6 +205,11 @@ def _judged(judged: dict, measure: str) -> str:
 
 def _points(found: dict) -> str:
     return f"{100 * found['mean']:+.1f}{_interval(found, '+')}"
+
+
+def in_per_cent(found: dict) -> str:
+    """A mean over seeds with its interval."""
+    return f"{100 * found['mean']:.1f}{_interval(found)} %"
 
 
 def _interval(found: dict, sign: str = "") -> str:

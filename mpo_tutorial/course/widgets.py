@@ -1,6 +1,8 @@
 """Controls over the explorers. Only what ipywidgets 7.7 and 8 share."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from mpo_tutorial.course import plots
 from mpo_tutorial.course.comparisons import RateExplorer
 from mpo_tutorial.course.cut_explorers import DepthExplorer, TradeoffExplorer
 from mpo_tutorial.course.cut_figures import JUDGED_BY
+from mpo_tutorial.course.dashboard import CUTS, LIGHT, TASKS, Dashboard, Setting
 from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, MovementExplorer, RankExplorer
 from mpo_tutorial.course.model_explorers import LedgerExplorer, ModelMap
 from mpo_tutorial.course.network_explorers import NetworkExplorer
@@ -222,6 +225,126 @@ def tradeoff_explorer(tuned: "Callable[[], Tuned] | None" = None) -> "Widget":
 
     button.on_click(measure)
     return ipywidgets.VBox([part, bond, judged, ipywidgets.HBox([button, bar]), shown])
+
+
+def dashboard(board: Dashboard, query: str | None = None) -> "Widget":
+    """Everything that the course turns, in one place: controls for a `Setting`, what is known of it beside another one that was
+    kept, a button that measures it, and the setting as a text that restores it.
+
+    Parameters
+    ----------
+    query : str, optional
+        What `Setting.as_query` gave; None: the end of the page's address, where Voila shows it, or nothing cut. What cannot be
+        restored gets a sentence.
+    """
+    import ipywidgets
+
+    widest = board.widest
+    task = ipywidgets.Dropdown(options=[*TASKS], description="task")
+    method = ipywidgets.Dropdown(options=board.methods(task.value), value=LIGHT, description="method")
+    matrices = ipywidgets.Dropdown(options=board.parts, description="cut in")
+    cut = ipywidgets.Dropdown(options=CUTS, description="cut")
+    every = ipywidgets.IntSlider(
+        value=max(widest), min=1, max=max(widest), description="all bonds", continuous_update=False
+    )
+    sliders = [
+        ipywidgets.IntSlider(value=most, min=1, max=most, description=f"bond {k}", continuous_update=False)
+        for k, most in enumerate(widest, start=1)
+    ]
+    keep = ipywidgets.Button(description="keep for comparison", layout={"width": "auto"})
+    button = ipywidgets.Button(description=f"measure on {SENTENCES} sentences", layout={"width": "auto"})
+    bar = ipywidgets.FloatProgress(min=0, max=1)
+    text = ipywidgets.Text(description="setting", layout={"width": "95%"})
+    restore = ipywidgets.Button(description="restore", layout={"width": "auto"})
+    told, shown = ipywidgets.HTML(), ipywidgets.HTML()
+    shown.explorer = board
+    watched, kept, putting = [task, method, matrices, cut, *sliders], [], False
+
+    def now() -> Setting:
+        return Setting(task.value, method.value, matrices.value, cut.value, tuple(slider.value for slider in sliders))
+
+    def update(_=None) -> None:
+        if putting:
+            return
+        setting = now()
+        settings = [setting, *(one for one in kept if one != setting)]
+        text.value = setting.as_query()
+        for control in (matrices, cut, every, *sliders, button):
+            control.disabled = not setting.is_here
+        picture = plots.html(board.figure(*settings), board.in_words(setting))
+        shown.value = f"{_table_of([board.table(one) for one in settings])}{picture}"
+
+    def put(setting: Setting) -> None:
+        nonlocal putting
+        putting = True
+        task.value = setting.task
+        method.options = board.methods(setting.task)
+        method.value, matrices.value, cut.value = setting.method, setting.matrices, setting.cut
+        for slider, cap in zip(sliders, setting.caps, strict=True):
+            slider.value = cap
+        every.value = max(setting.caps)
+        putting = False
+        update()
+
+    def choose_task(_) -> None:
+        if not putting:
+            put(replace(now(), method=LIGHT))
+
+    def move_all(_) -> None:
+        if not putting:
+            put(replace(now(), caps=tuple(min(every.value, most) for most in widest)))
+
+    def go_to(query: str) -> None:
+        try:
+            put(board.setting_of(query))
+            told.value = ""
+        except ValueError as error:
+            told.value = f"<p>{escape(str(error))}</p>"
+
+    def keep_it(_) -> None:
+        kept[:] = [now()]
+        update()
+
+    def measure(_) -> None:
+        for control in (*watched, every, button, keep, restore):
+            control.disabled = True
+        try:
+            board.measure(now(), SENTENCES, lambda share: setattr(bar, "value", share))
+        except (OSError, ValueError) as error:
+            told.value = f"<p>{escape(str(error))}</p>"
+        finally:
+            for control in (*watched, every, button, keep, restore):
+                control.disabled = False
+        update()
+
+    for control in watched[1:]:
+        control.observe(update, names="value")
+    task.observe(choose_task, names="value")
+    every.observe(move_all, names="value")
+    button.on_click(measure)
+    keep.on_click(keep_it)
+    restore.on_click(lambda _: go_to(text.value))
+    put(Setting(cut="plain", caps=widest))
+    if query := os.environ.get("QUERY_STRING", "") if query is None else query:
+        go_to(query)
+    rows = [[task, method], [matrices, cut], [every], sliders[:2], sliders[2:], [button, bar, keep], [text, restore]]
+    layout = {"flex_flow": "row wrap"}
+    return ipywidgets.VBox([*(ipywidgets.HBox(row, layout=layout) for row in rows), told, shown])
+
+
+def _table_of(columns: Sequence[Mapping[str, str]]) -> str:
+    """Settings side by side: what is said of the present one, and of the one that was kept."""
+    heads = ("", "now", "kept")[: len(columns) + 1]
+    rows = [
+        (name, *(column.get(name, "") for column in columns))
+        for name in dict.fromkeys(name for column in columns for name in column)
+    ]
+    cells = [
+        [("th", text) for text in heads],
+        *([("th", name), *(("td", text) for text in row)] for name, *row in rows),
+    ]
+    lines = ("".join(f'<{tag} style="text-align: left">{escape(text)}</{tag}>' for tag, text in line) for line in cells)
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _measures() -> "Widget":

@@ -1,4 +1,6 @@
-"""The chapters as readers meet them: JupyterLab in a real browser, run to the end, and their sliders moved by keyboard."""
+"""The chapters as readers meet them: JupyterLab in a real browser, run as far as their last widget, one of them to its end, and
+their sliders moved by keyboard.
+"""
 
 import json
 import os
@@ -22,6 +24,9 @@ from playwright.sync_api import Page, expect
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "test-output"
 PATIENCE = 180_000  # milliseconds, for whatever is waited for
+
+
+TO_ITS_END = "01_svd"
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,12 @@ CHAPTERS = {
         least=r"Before the first cut: 110.2 % of the numbers are left. Loss",
         most=r"Step 37: value of layer 0 from .*; 25.0 % of the numbers are left. Loss",
     ),
+    "11_explorer": Slider(
+        label="all bonds",
+        words=r"numbers in all chains[\d,]+left of",
+        least=r"numbers in all chains[\d,]+left of the dense numbers in all0 %",
+        most=r"numbers in all chains11,702,400left of the dense numbers in all110 %",
+    ),
 }
 
 
@@ -80,10 +91,13 @@ def jupyterlab(tmp_path) -> Iterator[Callable[[str], str]]:
     course = tmp_path / "course"
     for folder in ("notebooks", "docs"):  # docs holds the badges
         shutil.copytree(ROOT / folder, course / folder, ignore=shutil.ignore_patterns(".*"))
-    for name, sizes in SMALL.items():
+    for name in CHAPTERS:
         notebook = nbformat.read(path := course / "notebooks" / f"{name}.ipynb", as_version=4)
         first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-        first.source = shrunk(first.source, sizes)
+        first.source = shrunk(first.source, SMALL.get(name, {}))
+        if name != TO_ITS_END:
+            while "widget" not in notebook.cells[-1].metadata.get("tags", []):
+                notebook.cells.pop()
         nbformat.write(notebook, path)
     no_news = tmp_path / "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
     no_news.parent.mkdir(parents=True)
@@ -145,15 +159,18 @@ def run_all_cells(page: Page, n_cells: int) -> None:
     expect(prompts).to_have_text([f"[{k}]:" for k in range(1, n_cells + 1)])
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_a_chapter_runs_and_its_slider_moves_words_and_picture(chapter, jupyterlab, page, record_property):
+# Chapter 07 trains before its slider comes, which is of the same kind as that of 06.
+@pytest.mark.parametrize(
+    "chapter", [pytest.param(name, marks=[pytest.mark.full] * name.startswith("07")) for name in CHAPTERS]
+)
+def test_a_chapter_runs_and_its_slider_moves_words_and_picture(chapter, jupyterlab, page, tmp_path, record_property):
     record_property("screenshots", str(SCREENSHOTS))  # text, because it travels between processes
     complaints = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.goto(jupyterlab(f"{chapter}.ipynb"))
-    cells = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text())["cells"]
-    run_all_cells(page, sum(cell["cell_type"] == "code" for cell in cells))
+    opened = nbformat.read(tmp_path / "course" / "notebooks" / f"{chapter}.ipynb", as_version=4)
+    run_all_cells(page, sum(cell.cell_type == "code" for cell in opened.cells))
 
     slider = CHAPTERS[chapter]
     control = page.locator(".widget-slider", has=page.get_by_text(slider.label, exact=True))

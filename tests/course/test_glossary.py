@@ -12,7 +12,7 @@ from chapters import NOTEBOOKS
 import mpo_tutorial as mt
 
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
-WORDS, _, TABLE = GLOSSARY.read_text(encoding="utf-8").partition("\n## ")
+WORDS, _, TABLE = GLOSSARY.read_text(encoding="utf-8").partition("\n## From ")
 HEADINGS = re.findall(r"^### (.+)$", WORDS, re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\(\.\./docs/glossary\.md#([^)]+)\)")
 # Headings, tables, code, formulas, links to elsewhere, and what HTML says in angle brackets.

@@ -176,7 +176,7 @@ def test_a_comparison_tunes_and_then_measures(made):
     assert "tuning: light, rate 0.005, seed 0: validation 0." in compare.describe(made[0])
 
 
-@pytest.mark.parametrize("makers", ["processes", "cluster"])
+@pytest.mark.parametrize("makers", ["processes", pytest.param("cluster", marks=pytest.mark.full)])
 def test_whoever_makes_them_and_dies_comparisons_are_equal_to_the_last_bit(made, tiny_light_run, tmp_path, makers):
     deaths = 2
     marks = tmp_path / "marks"

@@ -23,7 +23,6 @@ from mpo_tutorial.models.convert import decompose, freeze
 from mpo_tutorial.models.loading import load
 
 PLAN = Plan(step=5, steps=24, between=3, ratio=0.6, refresh=2, delta=10.0)
-KILLS = 10
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +58,14 @@ def test_a_squeezing_ends_with_a_record_and_a_model_that_computes_the_same(tiny_
     assert record["test"]["accuracy"] == pytest.approx((right.argmax(1) == dataset["labels"]).mean())
 
 
-def test_killed_at_ten_random_moments_it_ends_in_the_same_model(tiny_light_run, straight, tmp_path, monkeypatch):
+@pytest.mark.parametrize("n_kills", [3, pytest.param(10, marks=pytest.mark.full)])
+def test_killed_at_random_moments_it_ends_in_the_same_model(tiny_light_run, straight, tmp_path, monkeypatch, n_kills):
     monkeypatch.setattr(squeezing, "SECONDS_BETWEEN_SAVES", 0)
     out, rng, kills = tmp_path / "killed", random.Random(0), 0
     started = time.monotonic()
     run(Tuned.of_run(tiny_light_run).prepared, PLAN, tmp_path / "timed")
     length = time.monotonic() - started
-    while kills < KILLS:
+    while kills < n_kills:
         child = os.fork()
         if not child:
             run(Tuned.of_run(tiny_light_run).prepared, PLAN, out, resume=True)

@@ -437,7 +437,7 @@ def test_cuts_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_ta
     assert re.search(r"attention +0\.4 +fitted +\d", first.stdout)
     lines = (tmp_path / "runs/cuts/record.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "again").mkdir()
-    (tmp_path / "again/record.jsonl").write_text("".join(lines[: 3 * len(lines) // 4]))
+    (tmp_path / "again/record.jsonl").write_text("".join(lines[:-6]))
     same = mpo_tutorial_command("cuts", "--run", "runs/cuts/seed-0", "--out", "again", "--resume", cwd=tmp_path)
     assert same.returncode == 0, same.stderr
     again = read_points(tmp_path / "again/record.jsonl")
