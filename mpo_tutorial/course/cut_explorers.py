@@ -88,7 +88,7 @@ class TradeoffExplorer:
         return f", on record {100 * recorded.mean():.1f} %"
 
     def figure(self, part: str, bond: int, measure: str = "accuracy") -> Figure:
-        with plots.styled(2, (15, 5.6), (2, 1)) as (figure, (left, right)):
+        with plots.styled(2, (10, 5.6), (1.6, 1)) as (figure, (left, right)):
             curves = {part: [point for point in self.record["bonds"] if point["part"] == part] for part in self.parts}
             measured = [(self.points[setting], judged) for setting, judged in self.measured.items()]
             chance = self.record["chance"]["validation"]
@@ -180,7 +180,7 @@ class DepthExplorer:
         return f"Cut in {part}, {100 * ratio:.0f} % of its parameters left. {'; '.join(found)}."
 
     def figure(self, part: str, ratio: float, measure: str = "accuracy") -> Figure:
-        with plots.styled(2, (17, 6)) as (figure, (left, right)):
+        with plots.styled(2, (10, 5.8)) as (figure, (left, right)):
             cut_figures.errors_by_layer(left, self.states(part, ratio))
             cut_figures.ways_compared(right, self.record, part, ratio, measure)
         return figure

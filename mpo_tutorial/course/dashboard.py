@@ -300,7 +300,7 @@ class Dashboard:
     def figure(self, *settings: Setting) -> Figure:
         """Accuracy and AUC on record against what is left of the part that the first setting cuts; all settings are marked."""
         first, *others = settings
-        with plots.styled(2, (17, 6.5)) as (figure, axes):
+        with plots.styled(2, (10, 5.6)) as (figure, axes):
             for ax, measure in zip(axes, ("accuracy", "auc"), strict=True):
                 cut_figures.ways_compared(ax, self.cuts, first.matrices, self.counted(first)["left"], measure)
                 ax.set_xlim(right=116)  # an uncut chain has more numbers than the dense matrix

@@ -111,7 +111,7 @@ class EntropyExplorer:
 
     def figure(self, field: float) -> Figure:
         values = self.schmidt_values(field)
-        with plots.styled(2, (13, 4.6)) as (figure, (left, right)):
+        with plots.styled(2, (10, 4.6)) as (figure, (left, right)):
             plots.entropy_against_field(left, self.fields, {f"{self.n_sites} sites": self.entropies})
             left.plot(field, entropy(values), "o", ms=14, color=plots.ORANGE)
             plots.weights(right, values**2)
@@ -172,7 +172,7 @@ class BondExplorer:
         mpo = self.cut(bonds)
         lost = self.matrix - mpo.to_matrix()
         limit = 3 * float(self.matrix.std(correction=0)) or 1.0
-        with plots.wide_and_two((12, 10)) as (figure, (above, left, right)):
+        with plots.wide_and_two((10, 9)) as (figure, (above, left, right)):
             plots.chain(above, mpo.shape, mpo.bonds)
             plots.matrix_image(left, self.matrix - lost, limit, "What the chain keeps")
             plots.matrix_image(right, lost, limit, "What is lost")
@@ -244,7 +244,7 @@ class MovementExplorer:
         return said
 
     def figure(self, layer: int, kind: str) -> Figure:
-        with plots.styled(2 if self._tells_reach else 1, (12 if self._tells_reach else 6.5, 4.8)) as (figure, axes):
+        with plots.styled(2 if self._tells_reach else 1, (10 if self._tells_reach else 6.5, 4.8)) as (figure, axes):
             movement_figures.sizes_of_changes(axes[0], self.mean(layer, kind, "sizes"))
             if self._tells_reach:
                 kept, found = self.mean(layer, kind, "spectrum"), self.in_reach(layer, kind)

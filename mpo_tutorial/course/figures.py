@@ -90,7 +90,7 @@ def trained_shares(ax: Axes, views: Sequence[Trained]) -> Axes:
 
 def demo_picture(rows: list[TableRow], curve: list[dict], chance: float) -> Figure:
     """The demo's two results side by side."""
-    with styled(2, (15, 6.5)) as (figure, (left, right)):
+    with styled(2, (10, 6.5)) as (figure, (left, right)):
         trained_against_accuracy(left, rows)
         truncation_curve(right, curve, chance)
     return figure
@@ -105,11 +105,16 @@ def save(figure: Figure, path: Path, alt_text: str) -> None:
     plt.close(figure)
 
 
-def demo_alt_text(rows: list[TableRow], curve: list[dict]) -> str:
-    """The picture in words."""
+def accuracies_in_words(rows: list[TableRow]) -> str:
+    """What `trained_against_accuracy` draws."""
     methods = "; ".join(
         f"{row.method}, {row.trained / 1e6:.1f} million parameters trained: {100 * row.accuracy:.1f} %" for row in rows
     )
+    return f"test accuracy against parameters trained: {methods}."
+
+
+def demo_alt_text(rows: list[TableRow], curve: list[dict]) -> str:
+    """The picture in words."""
     points = ", ".join(
         f"{100 * point['validation']['accuracy']:.0f} % at bond {point['max_bond']} ({100 * point['ratio']:.0f} % of the size)"
         for point in curve
@@ -119,7 +124,7 @@ def demo_alt_text(rows: list[TableRow], curve: list[dict]) -> str:
         if None not in found:
             points += f"; {named} " + ", ".join(f"{100 * value:.0f}" for value in found)
     return (
-        f"Two panels. Left, test accuracy against parameters trained: {methods}. "
+        f"Two panels. Left, {accuracies_in_words(rows)} "
         f"Right, validation accuracy as the bonds are cut without retraining: {points}."
     )
 
@@ -130,7 +135,7 @@ INCHES_PER_MATRIX = 0.3
 def draw_ledger(view: Trained, folder: Path) -> Path:
     """Write a model's ledger as a picture, a bar a matrix."""
     rows = view.ledger.rows
-    with styled(1, (12, 2 + INCHES_PER_MATRIX * len(rows))) as (figure, (ax,)):
+    with styled(1, (10, 2 + INCHES_PER_MATRIX * len(rows))) as (figure, (ax,)):
         ledger(ax, {row.label: Ledger((row,)) for row in rows}).set_title(view.name)
     path = folder / f"ledger-{re.sub(r'[^A-Za-z0-9.-]+', '-', view.name)}.png"
     save(figure, path, f"Central and auxiliary numbers of the {len(rows)} matrices of {view.name}")

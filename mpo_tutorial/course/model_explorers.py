@@ -84,7 +84,7 @@ class ModelMap:
         name = self.name(layer, kind)
         spectra = {"trained": self.trained[name], "random": self.random[name]}
         shape = self.trained[name].shape
-        with plots.wide_and_two((12, 9)) as (figure, (above, left, right)):
+        with plots.wide_and_two((10, 8.5)) as (figure, (above, left, right)):
             plots.core_parameters(above, shape.n_params_each(shape.full_bonds), shape.central)
             plots.bond_entropies(left, {k: s.entropies() for k, s in spectra.items()}, shape.full_bonds)
             plots.spectrum(right, {k: s.values[shape.central - 1] / s.norm for k, s in spectra.items()})
@@ -133,7 +133,7 @@ class LedgerExplorer:
         )
 
     def figure(self, name: str, choice: str) -> Figure:
-        with plots.styled(2, (17, 5.6), (1.5, 1)) as (figure, (left, right)):
+        with plots.styled(2, (10, 5.2), (1.5, 1)) as (figure, (left, right)):
             figures.ledger(left, self.view(name, choice).ledger.by_kind()).set_title(name)
             figures.trained_shares(right, self.views(choice))
         return figure

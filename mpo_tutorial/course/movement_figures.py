@@ -83,7 +83,7 @@ def gains(ax: Axes, record: dict) -> Axes:
 
 def movement_picture(record: dict) -> Figure:
     """Table 1 remade, and beside it what is in reach."""
-    with styled(2, (13, 7.2)) as (figure, (left, right)):
+    with styled(2, (10, 7.2)) as (figure, (left, right)):
         changes_by_kind(left, record)
         gains(right, record)
     return figure

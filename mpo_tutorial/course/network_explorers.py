@@ -49,7 +49,7 @@ class NetworkExplorer:
 
     def figure(self, bond: int) -> Figure:
         first, _ = fc2_layers(bond)
-        with plots.styled(2, (17, 6)) as (figure, (left, right)):
+        with plots.styled(2, (10, 5.4)) as (figure, (left, right)):
             network_figures.accuracy_by_bond(left, self.summary, self.names, DENSE, bond)
             plots.bond_entropies(right, self.entropies(bond), first.shape.caps(bond))
         return figure

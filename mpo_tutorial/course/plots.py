@@ -20,10 +20,11 @@ from mpo_tutorial.maths.shapes import Shape
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 YELLOW, BLACK = "#E69F00", "black"
 COLOURS = (BLUE, ORANGE, GREEN, GREY, YELLOW, "#56B4E9")  # in the order in which unnamed lines get them
+WIDEST = 10  # inches; on a page of 720 pixels the text of such a figure is as tall as the page's
 STYLE = {
     "axes.prop_cycle": cycler(color=COLOURS),
-    "font.size": 15,
-    "axes.titlesize": 17,
+    "font.size": 15.5,
+    "axes.titlesize": 16,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -235,9 +236,16 @@ def weights(ax: Axes, probabilities: np.ndarray, most: int = 8) -> Axes:
 def styled(
     columns: int, size: tuple[float, float], widths: Sequence[float] | None = None, rows: int = 1
 ) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """A figure of some panels in a row, or in several, in the course's style."""
+    """A figure of some panels in a row, or in several, in the course's style.
+
+    Raises
+    ------
+    ValueError
+        If it is wider than `WIDEST`, so that its text would be smaller than the page's.
+    """
     import matplotlib.pyplot as plt
 
+    _require_narrow(size)
     with plt.rc_context(STYLE):
         options = {"layout": "constrained", "width_ratios": widths, "squeeze": False}
         figure, axes = plt.subplots(rows, columns, figsize=size, **options)
@@ -246,18 +254,24 @@ def styled(
 
 @contextmanager
 def wide_and_two(size: tuple[float, float]) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """A figure of a panel as wide as it is and two below it, in the course's style."""
+    """A figure of a panel as wide as it is and two below it, in the course's style. Errors as in `styled`."""
     import matplotlib.pyplot as plt
 
+    _require_narrow(size)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplot_mosaic("AA;BC", figsize=size, layout="constrained")
         yield figure, [*axes.values()]
 
 
+def _require_narrow(size: tuple[float, float]) -> None:
+    if size[0] > WIDEST:
+        raise ValueError(f"a figure is at most {WIDEST} inches wide, got {size[0]}; put its panels below each other")
+
+
 def low_rank_picture(matrix: np.ndarray, approximation: np.ndarray, values: np.ndarray, rank: int) -> Figure:
     """A matrix, its approximation, what is lost, and the singular values with the cut."""
     limit = 3 * float(matrix.std()) or 1.0
-    with styled(2, (13, 10.8), rows=2) as (figure, axes):
+    with styled(2, (10, 8.6), rows=2) as (figure, axes):
         matrix_image(axes[0], matrix, limit, "The matrix")
         matrix_image(axes[1], approximation, limit, f"Rank {rank}")
         matrix_image(axes[2], matrix - approximation, limit, "What is lost")

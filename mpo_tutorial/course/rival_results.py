@@ -162,7 +162,7 @@ def write(summary: Mapping, comparison: Comparison, cost_points: Sequence[dict],
     }
     records.write_record({"primary": summary.get("primary"), "variants": variants}, told)
     names = [name for name in summary["final"] if yardsticks(comparison, name)[0] == FULL]
-    with plots.styled(1, (11, 8)) as (figure, (ax,)):
+    with plots.styled(1, (10, 8)) as (figure, (ax,)):
         accuracy_by_size(ax, summary, names)
     figures.save(figure, picture, in_words(summary, names))
     return [table, told, picture]

@@ -92,7 +92,7 @@ class SqueezeExplorer:
         return found.kind if found.layer is None else f"{found.kind} of layer {found.layer}"
 
     def figure(self, number: int) -> Figure:
-        with plots.styled(2, (17, 6)) as (figure, (left, right)):
+        with plots.styled(1, (10, 10), rows=2) as (figure, (left, right)):
             picked = [cut["matrix"] for cut in self.steps[number]["cuts"]]
             squeeze_figures.matrices_left(left, self.shares(number), picked)
             squeeze_figures.way_down(right, self.steps, self.dense, number)

@@ -24,6 +24,7 @@ EXERCISES = (
             (lambda: 100 * SIZES[2] / sum(SIZES), "As a share, please: between 0 and 1. You gave percent."),
             (lambda: 1 - SIZES[2] / sum(SIZES), "That is the share of the four auxiliary cores together."),
             (lambda: 1 / 5, "One core of five, yes, but the cores are not equally large."),
+            (lambda: 1, "It has as many numbers as the whole matrix, but the chain has more: add up all five."),
         ],
     ),
     Exercise(
@@ -33,7 +34,7 @@ EXERCISES = (
         hint="The central core is frozen: 147456 numbers. Add up those of the four others, and divide.",
         mistakes=[
             (lambda: SIZES[2] / SIZES[1], "That compares with one of the two larger small cores. Add all four up."),
-            (lambda: (sum(SIZES) - SIZES[2]) / SIZES[2], "The other way round: large over small."),
+            (lambda: (sum(SIZES) - SIZES[2]) / SIZES[2], "That is trained for each one frozen. The other way round."),
             (
                 lambda: sum(SIZES) / (sum(SIZES) - SIZES[2]),
                 "Above the line is the sum of all five. Only the central core belongs there.",
@@ -53,8 +54,12 @@ EXERCISES = (
         hint='Choose "all". Note the accuracy at the largest bond, less 2.5 points. Go left as long as it stays above.',
         mistakes=[
             (lambda: 112, "At 112 it has lost more than that already. Go one step back."),
+            *(
+                (lambda bond=bond: bond, f"At {bond} it has lost far more than that. Go back.")
+                for bond in (96, 80, 64, 48)
+            ),
             (lambda: 144, "There is room left: try the next smaller bond."),
-            (lambda: 160, "There is room left: try smaller bonds, one after the other."),
+            *((lambda bond=bond: bond, f"At {bond} there is room left: try smaller ones.") for bond in (160, 176, 192)),
         ],
     ),
 )
