@@ -11,11 +11,11 @@ from mpo_tutorial.experiments.cut_results import MEASURES
 # Ways of cutting: colour, marker, and what they are called.
 WAYS = {
     "plain": (BLUE, "o", "plain"),
-    "allotted": (GREY, "^", "plain, bonds allotted"),
-    "bias": (ORANGE, "s", "plain, bias corrected"),
-    "fitted": (GREEN, "D", "fitted to the inputs"),
-    "fitted, allotted": (YELLOW, "v", "fitted, bonds allotted by outputs"),
-    "two factors": (BLACK, "P", "two factors, fitted to the inputs"),
+    "allotted": (GREY, "^", "plain, allotted"),
+    "bias": (ORANGE, "s", "means corrected"),
+    "fitted": (GREEN, "D", "fitted chain"),
+    "fitted, allotted": (YELLOW, "v", "fitted, allotted"),
+    "two factors": (BLACK, "P", "two fitted factors"),
 }
 # What a cut model is judged by: colour, marker, and what it is called.
 JUDGED_BY = {
@@ -161,9 +161,10 @@ def ways_compared(ax: Axes, record: dict, part: str, ratio: float | None = None,
         ax.axvline(100 * ratio, color="black", lw=1.5)
     ax.set_xlim(right=88)
     ax.set_ylim(45, 95)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, columnspacing=1)
+    if rows[0]["way"] != rows[-1]["way"]:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     ax.set_title(f"Cut: {part}")
-    ax.set_xlabel("parameters left in the part (% of dense)")
+    ax.set_xlabel("numbers left in the part (%)")
     ax.set_ylabel(f"{JUDGED_BY[measure][2]} (%), 95 %")
     return ax
 
@@ -180,7 +181,8 @@ def losses(ax: Axes, record: dict, parts: Sequence[str], measure: str = "accurac
         ax.errorbar(x, 100 * y, 100 * np.abs(ends - y), fmt=marker, color=colour, ms=10, lw=2.5, capsize=5, label=name)
     ax.axhline(0, color=GREY, ls=":", lw=2)
     ax.set_xticks(range(len(parts)), [part.replace("-", "-\n").replace(" ", "\n") for part in parts])
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
+    if len(ways) > 1:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
     ax.set_title(f"Cut to {100 * record['layer_ratio']:.0f} %, all others whole")
     ax.set_xlabel("")
     ax.set_ylabel(f"change of {JUDGED_BY[measure][2]}\n(points), 95 %")
@@ -192,8 +194,9 @@ def errors_by_layer(ax: Axes, errors: dict[str, Sequence[float]]) -> Axes:
     for way, values in errors.items():
         colour, marker, name = WAYS[way]
         ax.plot(range(len(values)), values, marker + "-", color=colour, ms=9, lw=2.5, label=name)
-    ax.set_ylim(0)
-    ax.legend(loc="best")
+    ax.set_ylim(0, 1.45)
+    if len(errors) > 1:
+        ax.legend(loc="best")
     ax.set_title("Error through the depth")
     ax.set_xlabel("after layer")
     ax.set_ylabel("error / norm of the states")

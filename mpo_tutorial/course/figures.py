@@ -89,10 +89,10 @@ def trained_shares(ax: Axes, views: Sequence[Trained]) -> Axes:
 
 
 def demo_picture(rows: list[TableRow], curve: list[dict], chance: float) -> Figure:
-    """The demo's two results side by side."""
-    with styled(2, (10, 6.5)) as (figure, (left, right)):
-        trained_against_accuracy(left, rows)
-        truncation_curve(right, curve, chance)
+    """The demo's two results, one below the other."""
+    with styled(1, (10, 11), rows=2) as (figure, (above, below)):
+        trained_against_accuracy(above, rows)
+        truncation_curve(below, curve, chance)
     return figure
 
 
@@ -124,8 +124,8 @@ def demo_alt_text(rows: list[TableRow], curve: list[dict]) -> str:
         if None not in found:
             points += f"; {named} " + ", ".join(f"{100 * value:.0f}" for value in found)
     return (
-        f"Two panels. Left, {accuracies_in_words(rows)} "
-        f"Right, validation accuracy as the bonds are cut without retraining: {points}."
+        f"Two panels. Above, {accuracies_in_words(rows)} "
+        f"Below, validation accuracy as the bonds are cut without retraining: {points}."
     )
 
 

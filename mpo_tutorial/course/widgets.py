@@ -106,16 +106,16 @@ def ledger_explorer(explorer: LedgerExplorer) -> "Widget":
     return ipywidgets.VBox([name, choice, _following([name, choice], explorer)[0]])
 
 
-def depth_explorer(explorer: DepthExplorer) -> "Widget":
+def depth_explorer(explorer: DepthExplorer, ratio: float | None = None) -> "Widget":
     """Which matrices to cut, to which share, and what to judge by; errors through the depth and what is left follow."""
     import ipywidgets
 
     part = ipywidgets.Dropdown(options=explorer.parts, description="cut in")
-    ratio = ipywidgets.SelectionSlider(
-        options=explorer.ratios, value=explorer.ratios[-1], description="ratio", continuous_update=False
+    share = ipywidgets.SelectionSlider(
+        options=explorer.ratios, value=ratio or explorer.ratios[-1], description="ratio", continuous_update=False
     )
     judged = _measures()
-    return ipywidgets.VBox([part, ratio, judged, _following([part, ratio, judged], explorer)[0]])
+    return ipywidgets.VBox([part, share, judged, _following([part, share, judged], explorer)[0]])
 
 
 def movement_explorer(explorer: MovementExplorer) -> "Widget":

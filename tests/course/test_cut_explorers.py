@@ -82,7 +82,7 @@ def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_cuts):
     accuracy = np.mean([p["unused"]["accuracy"] for p in points])
     words = explorer.in_words("attention", 0.2)
     assert "Cut in attention, 20 % of its parameters left. plain: error " in words
-    assert f"fitted to the inputs: error {np.mean([p['states'][0] for p in points]):.2f} after the first" in words
+    assert f"fitted chain: error {np.mean([p['states'][0] for p in points]):.2f} after the first" in words
     assert f"accuracy {100 * accuracy:.1f} % [" in words
     plain = np.mean(
         [p["unused"]["accuracy"] for p in record["ratios"] if p["part"] == "layer 1" and p["way"] == "plain"]
@@ -119,5 +119,5 @@ def test_the_depth_is_judged_by_each_measure(tiny_cuts, measure, name, of):
     gains = explorer.gains_in_words("fitted", 0.2, measure)
     assert f"{name} in points: all {100 * (fitted - plain).mean():+.1f} [" in gains
     losses = explorer.gains_in_words("plain", 0.2, measure, over="fitted")
-    assert losses.startswith(f"Plain minus fitted to the inputs at 20 %, {name} in points: all ")
+    assert losses.startswith(f"Plain minus fitted chain at 20 %, {name} in points: all ")
     assert f" all {100 * (plain - fitted).mean():+.1f} [" in losses

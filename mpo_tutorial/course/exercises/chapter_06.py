@@ -35,6 +35,19 @@ def _still_whitened(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.nda
     return _truncated((vectors * values**0.5) @ vectors.T @ matrix, rank)
 
 
+KIND_ONES, UNKIND_ONES, SHIFT = (2, 1, 0.4), (0.2, -1, -2), 1.5
+ALONE = (0.48, 0.54, 0.55)  # errors after layer 2, of a model of which layer 0, 1 or 2 is cut
+
+
+def _accuracy(shift: float) -> float:
+    right = [score > shift for score in KIND_ONES] + [score <= shift for score in UNKIND_ONES]
+    return sum(right) / len(right)
+
+
+def _auc() -> float:
+    return sum(kind > unkind for kind in KIND_ONES for unkind in UNKIND_ONES) / len(KIND_ONES) / len(UNKIND_ONES)
+
+
 EXERCISES = (
     Exercise(
         question="the largest cap on all bonds with which a 384 x 384 matrix keeps at most 40 % of its numbers",
@@ -52,11 +65,49 @@ EXERCISES = (
                 "That is 40 % of the chain at full bond. Of the dense matrix, we said, which has fewer numbers.",
             ),
             (lambda: 60, "That is the central core's share alone, 16 b b. The four others count as well."),
+            (lambda: 61, "That is the central core's share alone, and rounded up. The four others count as well."),
             (
                 lambda: 38,
                 "That is 40 % of the full bond, 96. But the central core shrinks with the square of the bond.",
             ),
             (lambda: 153, "384 numbers to 40 % would be a rank. Here the matrix is a chain of five cores."),
+        ],
+    ),
+    Exercise(
+        question="accuracy before and after all scores sank by 1.5, and the AUC after, as a list",
+        answer=lambda: [_accuracy(0), _accuracy(SHIFT), _auc()],
+        solution=(
+            "# Before, the unkind review at 0.2 is taken for kind. After: 0.5, -0.5, -1.1 and -1.3, -2.5, -3.5.\n"
+            "# Two kind ones are below zero now. But each kind one still has a higher score than each unkind one.\n"
+            "[5 / 6, 4 / 6, 1]"
+        ),
+        hint="Write down the six scores after the cut. For the AUC, go through the nine pairs of a kind and an unkind review.",
+        mistakes=[
+            (
+                lambda: [_accuracy(0), _accuracy(SHIFT), _accuracy(SHIFT)],
+                "For the AUC compare a kind review with an unkind one, each with each. Zero plays no part in it.",
+            ),
+            (lambda: [1, _accuracy(SHIFT), 1], "One unkind review lies above zero before the cut. What is it called?"),
+            (
+                lambda: [_accuracy(0), _accuracy(-SHIFT), _auc()],
+                "You raised the scores. The cut lowers them by 1.5.",
+            ),
+            (lambda: [500 / 6, 400 / 6, 100], "As shares, please: between 0 and 1."),
+        ],
+    ),
+    Exercise(
+        question="what errors of .48, .54 and .55 make together if they are at right angles",
+        answer=lambda: float(np.linalg.norm(ALONE)),
+        solution="(0.48**2 + 0.54**2 + 0.55**2) ** 0.5",
+        hint="Pythagoras, with three sides.",
+        mistakes=[
+            (
+                lambda: sum(ALONE),
+                "Three steps in one direction would add like this. These are at right angles to each other.",
+            ),
+            (lambda: float(np.sum(np.square(ALONE))), "That is its square."),
+            (lambda: max(ALONE), "The two others make it larger: a step to the side takes you further away."),
+            (lambda: sum(ALONE) / 3, "A mean would say that three mistakes are no worse than one."),
         ],
     ),
     Exercise(
