@@ -658,8 +658,8 @@ OF_NETWORKS = [
         lambda x: fc2_layers(1)[0].n_params == 88 and x.rows[bond(1)]["total"] == 1090 and round(x.mean(bond(1))) == 84,
     ),
     (
-        "about as many as a logistic regression with its 7,850",
-        lambda x: abs(x.mean(bond(1)) - x.mean("logistic probe")) < 1,
+        "a little less than a logistic regression with its 7,850",
+        lambda x: 0 < x.mean("logistic probe") - x.mean(bond(1)) < 1,
     ),
     (
         "Each doubling of the bond brings about a point",
@@ -673,18 +673,7 @@ OF_NETWORKS = [
         ),
     ),
     (
-        "At small bonds the trained chain fills what its bonds can carry almost to the brim",
-        lambda x: all((x.entropies(bond(n), "after") > 0.88 * np.log(n)).all() for n in (2, 4)),
-    ),
-    (
-        "At 16 it does not; training has even *lowered* the entropies",
-        lambda x: (
-            (x.entropies(bond(16), "after") < 0.88 * np.log(16)).all()
-            and (x.entropies(bond(16), "after") < x.entropies(bond(16), "before")).all()
-        ),
-    ),
-    (
-        "The chain, CP and Tucker cannot be told apart from each other",
+        "Set against each other in pairs, seed by seed, the chain, CP and Tucker cannot be told apart",
         lambda x: all(
             x.minus(ours, other)[1] < 0 < x.minus(ours, other)[2] for ours, other in combinations(FORMATS_OF_FC2, 2)
         ),
@@ -721,7 +710,7 @@ OF_NETWORKS = [
         lambda x: (x.entropies(DECOMPOSED, "after") > x.entropies(bond(16), "after")).all(),
     ),
     (
-        "from a bond of 16 on, with a thirteenth of the numbers; below, each halving of the bond costs about a point",
+        "at a bond of 16, with a thirteenth of the numbers; below, each halving of the bond costs about a point",
         lambda x: round(1 / ratio(fc2_layers(16))) == 13,
     ),
     (
