@@ -41,6 +41,7 @@ EXERCISES = (
             (lambda: 192 * 4 * 128, "The core has an out leg, too: 6."),
             (lambda: 384 * 384, "That is the core of a 384 x 384 matrix, or the in leg is missing."),
             (lambda: 192 * 24, "You left out the bond to the right of it."),
+            (lambda: 192 * 128, "Those are its two bonds. It has two legs as well, 4 and 6."),
             (
                 lambda: FEED_FORWARD.n_params(FEED_FORWARD.full_bonds),
                 "That is the sum over all five cores. The one in the middle has a little less.",
@@ -93,8 +94,24 @@ EXERCISES = (
                 "That is for the matrix as it stands. The cut makes another one of its numbers, with 96 rows.",
             ),
             (lambda: math.log(1536) - 1536 / (2 * 96), "m is the smaller of the two sides."),
+            (lambda: math.log(96) - 96 / 1536, "Below the line stands 2 n: twice the larger side."),
             (lambda: page(96, 384), "96 rows, yes. The 147456 numbers then make 1536 columns."),
             (lambda: page(96, 1536) / math.log(2), "That is in bits. We count in nats, with ln."),
+        ],
+    ),
+    Exercise(
+        question="the number of independent ways in which the small cores can change a 384 x 384 matrix",
+        answer=lambda: 2 * 96**2 - 1,
+        solution="# Two square matrices of 96 x 96, and the one factor that can sit on either side.\n2 * 96**2 - 1",
+        hint="How many numbers have two matrices of 96 x 96? And how many numbers say nothing?",
+        mistakes=[
+            (lambda: 2 * 96**2, "Nearly. Double the one matrix and halve the other: what has changed?"),
+            (lambda: 96**2, "That is one side. There are two."),
+            (
+                lambda: 2 * (36 + 9216),
+                "Those are the numbers in the four small cores. Between cores 0 and 1 there is a gauge, which changes nothing.",
+            ),
+            (lambda: 96 * 16 * 96, "Those are all the ways in which the matrix can change."),
         ],
     ),
     Exercise(

@@ -88,10 +88,7 @@ EXERCISES = (
                 "For the AUC compare a kind review with an unkind one, each with each. Zero plays no part in it.",
             ),
             (lambda: [1, _accuracy(SHIFT), 1], "One unkind review lies above zero before the cut. What is it called?"),
-            (
-                lambda: [_accuracy(0), _accuracy(-SHIFT), _auc()],
-                "You raised the scores. The cut lowers them by 1.5.",
-            ),
+            (lambda: [_accuracy(0), 1 / 2, _auc()], "One of the kind ones stays above zero: which?"),
             (lambda: [500 / 6, 400 / 6, 100], "As shares, please: between 0 and 1."),
         ],
     ),
