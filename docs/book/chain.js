@@ -78,7 +78,7 @@ class Chain {
       return line(this.full[k], "#ddd") + line(bond, "#0072b2") + text(bond, x(k) + 62, 88, 'fill="#0072b2" font-weight="bold"');
     });
     sizes.forEach((size, k) => {
-      const side = 20 + Math.sqrt(size) / 4;
+      const side = 20 + Math.sqrt(size) / 7;
       const core =
         k === Math.floor(sizes.length / 2)
           ? `<rect x="${x(k) - side / 2}" y="${110 - side / 2}" width="${side}" height="${side}" fill="#d55e00"/>`

@@ -616,8 +616,10 @@ def test_what_legs_do_to_the_query_matrix_and_to_noise():
     assert three[0] - twelve[0] == pytest.approx(0.2, abs=0.05)
     assert "it gains nearly two points" in text
     assert 1.4 < three[1] - twelve[1] < 2
-    assert "four points, for the three cores five, for two factors fifteen" in text
-    assert [round(noisy - ours) for ours, noisy in (usual, three, two)] == [4, 5, 15]
+    assert "four points, for the three cores five or six, for two factors fifteen" in text
+    below = [noisy - ours for ours, noisy in (usual, three, two)]
+    assert [round(below[0]), round(below[2])] == [4, 15]
+    assert 4.5 < below[1] < 6.5
 
 
 class Networks(Study):

@@ -221,20 +221,25 @@ EXERCISES = (
         ],
     ),
     Exercise(
-        question="the most that two cuts with the discarded values 3 and 4 can cost together",
+        question="the most that two cuts can cost together, with the discarded values 2, 2, 1 and 4",
         answer=lambda: 5,
         solution=(
-            "# Errors of different bonds add in squares, like the sides of a right triangle.\nnp.sqrt(3**2 + 4**2)"
+            "# What the first bond loses is (4 + 4 + 1) ** 0.5 = 3. Errors of different bonds add in squares, too.\n"
+            "np.sqrt(2**2 + 2**2 + 1**2 + 4**2)"
         ),
-        hint="Eq. 4, with one discarded value at each of two bonds.",
+        hint="Eq. 4: first the root of the discarded squares at each bond, then the root of the sum of their squares.",
         mistakes=[
-            (lambda: 7, "They add in squares: at the second cut only the part can be lost that the first one left."),
+            (lambda: 7, "That is 3 and 4, added. They add in squares: each later cut happens within what was kept."),
+            (lambda: 9, "You added all four values. It is their squares that add."),
             (lambda: 25, "That is the square of it. Take the root."),
             (
                 lambda: 4,
                 "That is the larger of the two, and what the best chain loses at least. The bound counts both.",
             ),
-            (lambda: np.sqrt(7), "Eq. 3 as printed: it adds the values. Add their squares."),
+            (
+                lambda: np.sqrt(41),
+                "Eq. 3 as printed: it adds the values of the first bond, 2 + 2 + 1. Add their squares.",
+            ),
         ],
     ),
     Exercise(
