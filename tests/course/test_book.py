@@ -165,7 +165,7 @@ def test_a_chapters_frames_are_in_its_page_and_those_of_the_first_one_on_the_fir
 def test_the_first_page_has_the_demos_picture_and_a_map_of_the_course(book):
     page = Page(book / "index.html")
     (picture,) = [found for tag, found in page.elements if tag == "img" and "tradeoff" in found["src"]]
-    assert picture["alt"].startswith("Two panels. Left, test accuracy")
+    assert picture["alt"].startswith("Two panels. Above, test accuracy")
     assert "Can a network live as MPOs from the start?" in page.text
 
 
