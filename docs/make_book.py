@@ -60,7 +60,7 @@ def page_of(notebook: NotebookNode, name: str, ways: WaysIn) -> str:
     notebook.cells[0].source = re.sub("^# ", f"# {name[:2]} ", notebook.cells[0].source, count=1)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            target = r"(?<=\]\()\.\./(?!docs/badges/|docs/glossary)([^)]+)"
+            target = r"(?<=\]\()\.\./(?!docs/badges/|docs/glossary|docs/teaching)([^)]+)"
             cell.source = re.sub(target, lambda path: ways.file(path[1]), cell.source)
         elif of_widget(cell):
             cell.outputs = [
@@ -109,7 +109,7 @@ def write_sources(folder: Path, run: Callable[[Path, Path], NotebookNode], image
         page = page_of(notebook, name, ways)
         (folder / "notebooks" / f"{name}.ipynb").write_text(page, encoding="utf-8")
     shutil.copytree(ROOT / "docs" / "badges", folder / "docs" / "badges")
-    for name in ("tradeoff.png", "glossary.md"):
+    for name in ("tradeoff.png", "glossary.md", "teaching.md"):
         shutil.copy(ROOT / "docs" / name, folder / "docs")
     (folder / "api").mkdir()
     for path in (ROOT / "docs" / "book" / "api").glob("*.md"):
