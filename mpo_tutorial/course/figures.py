@@ -101,7 +101,7 @@ def save(figure: Figure, path: Path, alt_text: str) -> None:
     import matplotlib.pyplot as plt
 
     with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=120, metadata={"Description": alt_text})
+        figure.savefig(partial, format="png", dpi=150, metadata={"Description": alt_text})
     plt.close(figure)
 
 

@@ -284,7 +284,7 @@ def html(figure: Figure, alt_text: str) -> str:
     import matplotlib.pyplot as plt
 
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
+    figure.savefig(buffer, format="png", dpi=104)
     plt.close(figure)
     picture = b64encode(buffer.getvalue()).decode()
     return f'<img alt="{escape(alt_text)}" style="max-width: 100%" src="data:image/png;base64,{picture}">'
