@@ -114,7 +114,7 @@ class Dashboard:
 
     @property
     def widest(self) -> tuple[int, ...]:
-        """Of each bond: the largest of all matrices."""
+        """The largest of all matrices, for each bond."""
         return tuple(map(max, zip(*(of.shape.full_bonds for of in self._spectra.values()), strict=True)))
 
     def setting_of(self, query: str) -> Setting:
