@@ -89,9 +89,7 @@ def test_the_depth_shows_means_over_seeds_and_their_accuracies(tiny_cuts):
     )
     uncut = np.mean([p["unused"]["accuracy"] for p in record["ratios"] if p["way"] == "uncut"])
     assert f"layer 1 {100 * (plain - uncut):+.1f} [" in explorer.losses_in_words(explorer.layers, 0.5)
-    assert "Fitted chain minus plain at 20 %, accuracy in points: all " in explorer.gains_in_words(
-        "fitted", 0.2
-    )
+    assert "Fitted chain minus plain at 20 %, accuracy in points: all " in explorer.gains_in_words("fitted", 0.2)
 
 
 @pytest.mark.parametrize(
