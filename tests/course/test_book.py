@@ -89,7 +89,7 @@ def chapter(request, book) -> Page:
 def test_pages_need_nothing_from_elsewhere(book, pages):
     for page in pages:
         needed = page.values("script", "src") + page.values("link", "href") + page.values("img", "src")
-        assert needed
+        assert needed or page.path.name == "page.html"  # all of it is in that file
         for target in needed:
             assert target.startswith("data:image/") or page.leads_to(target).exists(), f"{page.path.name}: {target}"
         assert "require.js" not in page.text
