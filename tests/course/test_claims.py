@@ -280,6 +280,13 @@ OF_MOVEMENT = [
         "twelve to fifteen per cent more of the update",
         lambda x: [round(100 * gains(x, "update", f"legs {way}")) for way in ("out, in", "in, out")] == [112, 115],
     ),
+    (
+        "catches more of the gradient, and nothing more of where the training ends",
+        lambda x: (
+            gains(x, "gradient, trained head", "order by the gradient") > 1.15
+            and abs(gains(x, "update", "order by the gradient") - gains(x, "update", "usual legs")) < 0.02
+        ),
+    ),
 ]
 
 
@@ -325,6 +332,12 @@ def cut() -> Cuts:
 
 
 OF_CUTS = [
+    (
+        "Query and key decide who hears whom, and they bear the cut better than any other kind does",
+        lambda x: (
+            max(map(x.lost, ("query", "key"))) < min(x.lost(kind) for kind in KINDS if kind not in ("query", "key"))
+        ),
+    ),
     (
         "in each of the three parts half of what the accuracy lost, or more, comes back when a single number is fitted again",
         lambda x: all(
