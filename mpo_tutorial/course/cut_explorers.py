@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from mpo_tutorial.course import cut_figures, plots
 from mpo_tutorial.course.cut_figures import JUDGED_BY, WAYS
 from mpo_tutorial.course.explorers import listed
+from mpo_tutorial.course.tables import per_cent
 from mpo_tutorial.experiments import statistics
 from mpo_tutorial.experiments.cut_results import MEASURES
 from mpo_tutorial.models.families import KINDS
@@ -156,14 +157,16 @@ class DepthExplorer:
 
     def losses_in_words(self, parts: Sequence[str], ratio: float, way: str = "plain", measure: str = "accuracy") -> str:
         """What cutting costs."""
-        losses = listed(f"{part} {_points(self._rows[way, part, ratio]['minus_uncut'][measure])}" for part in parts)
+        losses = listed(
+            f"{part} {per_cent(self._rows[way, part, ratio]['minus_uncut'][measure], '+')}" for part in parts
+        )
         return f"Change of {JUDGED_BY[measure][2]} in points at {100 * ratio:.0f} %, {WAYS[way][2]}: {losses}."
 
     def gains_in_words(self, way: str, ratio: float, measure: str = "accuracy", over: str = "plain") -> str:
         """What a way brings over the plain or the fitted one at equal parameters, paired by seeds, in each part."""
         rows = [row for row in self.record["summary"] if (row["way"], row["ratio"]) == (way, ratio)]
         minus = {row["part"]: row[f"minus_{over}"] for row in rows if f"minus_{over}" in row}
-        gains = listed(f"{part} {_points(minus[part][measure])}" for part in minus if part in self.parts)
+        gains = listed(f"{part} {per_cent(minus[part][measure], '+')}" for part in minus if part in self.parts)
         return (
             f"{WAYS[way][2].capitalize()} minus {WAYS[over][2]} at {100 * ratio:.0f} %, "
             f"{JUDGED_BY[measure][2]} in points: {gains}."
@@ -203,16 +206,7 @@ def _judged(judged: dict, measure: str) -> str:
     return f"{JUDGED_BY[measure][2]} {100 * left:.1f} %{ends}"
 
 
-def _points(found: dict) -> str:
-    return f"{100 * found['mean']:+.1f}{_interval(found, '+')}"
-
-
-def in_per_cent(found: dict) -> str:
-    """A mean over seeds with its interval."""
-    return f"{100 * found['mean']:.1f}{_interval(found)} %"
-
-
-def _interval(found: dict, sign: str = "") -> str:
+def _interval(found: dict) -> str:
     """Its ends times 100, where there were seeds enough for one."""
-    ends = (f"{100 * end:{sign}.1f}" for end in found["interval"] or ())
+    ends = (f"{100 * end:.1f}" for end in found["interval"] or ())
     return f" [{', '.join(ends)}]" if found["interval"] else ""

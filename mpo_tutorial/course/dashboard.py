@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mpo_tutorial.course import cut_figures, plots
-from mpo_tutorial.course.cut_explorers import in_per_cent, shipped_model
+from mpo_tutorial.course.cut_explorers import shipped_model
+from mpo_tutorial.course.tables import per_cent
 from mpo_tutorial.maths.entropy import Spectra
 
 if TYPE_CHECKING:
@@ -270,8 +271,8 @@ class Dashboard:
             "method": setting.method,
             "trained numbers": f"{variant['trained']:,}",
             "stored for a task": f"{variant['stored_bytes'] / 1e6:.1f} MB",
-            f"accuracy on record ({record['of']}; {where})": in_per_cent(record["accuracy"]),
-            "AUC on record": in_per_cent(record["auc"]) if record["auc"] else "not taken",
+            f"accuracy on record ({record['of']}; {where})": f"{per_cent(record['accuracy'])} %",
+            "AUC on record": f"{per_cent(record['auc'])} %" if record["auc"] else "not taken",
         }
         if setting.is_here:
             rows |= {
