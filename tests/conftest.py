@@ -56,13 +56,20 @@ def shared_folder(request, tmp_path_factory) -> Path:
     return folder.parent if hasattr(request.config, "workerinput") else folder
 
 
+@pytest.fixture(autouse=True)
+def figures_closed():
+    """After each test, so that the next can ask whether what it did left one open."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
 @pytest.fixture
 def ax():
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots()
-    yield axes
-    plt.close(figure)
+    _, axes = plt.subplots()
+    return axes
 
 
 @pytest.fixture(scope="session")

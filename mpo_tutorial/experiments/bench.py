@@ -331,7 +331,8 @@ def _wide_layer(_sizes: Sizes, setting: Setting) -> list[dict]:
     there = {name: made.to(device) for name, made in layers.items() if made is not None}
     with torch.inference_mode(), cached(layer):
         seconds = race({name: partial(made, x) for name, made in there.items()}, device, setting["repeat"])
-    rows = [{"contender": name, "seconds": value, "chained": layer.is_chained} for name, value in seconds.items()]
+        chained = layer.route(setting["images"]) is not None
+    rows = [{"contender": name, "seconds": value, "chained": chained} for name, value in seconds.items()]
     return rows + [{"contender": name, "missing": NOT_INSTALLED} for name in layers if name not in there]
 
 

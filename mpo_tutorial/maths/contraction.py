@@ -1,16 +1,18 @@
 """From the cores back to the matrix, in the cheaper of two orders; rows through the chain, by the cheapest route; their costs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import Tensor
 
 from mpo_tutorial.maths.shapes import Shape
 
 # Multiplications of a large product in the time in which a number is laid out anew for the next, and in that which it takes to
-# begin the products of a chain, on a CPU. With them `is_chain_cheaper` chose the chain in no case where it was slower by more than
-# a twentieth, of the shapes of VGG, FC2 and BERT, bonds 1 to 32, 1 to 256 rows.
+# begin the products of a chain, on a CPU. In 164 cases (shapes of VGG, FC2, BERT and others, bonds 1 to 32, 1 to 512 rows), with
+# the matrix there and without, `worthwhile_route` chose the chain in none where it was slower by more than a twentieth; it missed
+# 31 in which the chain would have saved a fifth or more.
 MOVED, BEGUN = 128, 2_000_000
 
 
@@ -74,7 +76,7 @@ def chained_multiplications(shape: Shape, bonds: Sequence[int]) -> int:
     >>> round(chained_multiplications(vgg, (4, 4, 4, 4)) / (vgg.in_size * vgg.out_size), 4)
     0.0497
     """
-    chain = _Chain(shape.in_legs, shape.out_legs, (1, *bonds, 1))
+    chain = _Chain.of(shape, bonds)
     return sum(chain.link(k, k + 1)[0] for k in range(shape.n_cores))
 
 
@@ -85,11 +87,11 @@ class Route:
     Parameters
     ----------
     groups : tuple of int
-        How many cores are merged before a row meets them, group by group from the first core on.
+        How many cores are merged before the rows meet them, group by group from the first core on.
     backwards : bool
-        Whether a row meets the last group first.
+        Whether the rows meet the last group first.
     cost : int
-        Multiplications of a row; a number that is laid out anew between two products counts as `MOVED` of them.
+        Multiplications; a number that is laid out anew between two products counts as `MOVED` of them.
     """
 
     groups: tuple[int, ...]
@@ -97,39 +99,82 @@ class Route:
     cost: int
 
 
-def cheapest_route(shape: Shape, bonds: Sequence[int]) -> Route:
-    """The route of least cost of those that never form the whole matrix; merging cores is left out, because it is done once for all
-    rows. Larger products of fewer cores multiply more and move less.
+def cheapest_route(shape: Shape, bonds: Sequence[int], rows: int = 1) -> Route:
+    """The route of least cost for a batch of rows, of those that never form the whole matrix. Larger products of fewer cores
+    multiply more and move less; to merge cores is done once for all rows.
 
     >>> vgg = Shape((7, 8, 8, 8, 7), (4, 8, 8, 4, 4))
-    >>> route = cheapest_route(vgg, (4, 4, 4, 4))
-    >>> route.groups, route.backwards, round(route.cost / (vgg.in_size * vgg.out_size), 2)
-    ((3, 2), True, 0.19)
+    >>> route = cheapest_route(vgg, (4, 4, 4, 4), rows=64)
+    >>> route.groups, route.backwards, round(route.cost / (64 * vgg.in_size * vgg.out_size), 2)
+    ((3, 2), True, 0.2)
     """
-    ends = (1, *bonds, 1)
-    forwards = _Chain(shape.in_legs, shape.out_legs, ends).best()
-    cost, groups = _Chain(shape.in_legs[::-1], shape.out_legs[::-1], ends[::-1]).best()
-    if cost < forwards[0]:
-        return Route(groups[::-1], True, cost)
+    n, chain = shape.n_cores, _Chain.of(shape, bonds)
+    forwards = chain.best(rows, chain.merging)
+    backwards = chain.reversed().best(rows, lambda start, stop: chain.merging(n - stop, n - start))
+    if backwards[0] < forwards[0]:
+        return Route(backwards[1][::-1], True, backwards[0])
     return Route(forwards[1], False, forwards[0])
 
 
-def is_chain_cheaper(shape: Shape, bonds: Sequence[int]) -> bool:
-    """Whether rows go through the chain in less time than through the matrix, were that there, by the cost of the cheapest route.
+@lru_cache(maxsize=4096)
+def worthwhile_route(shape: Shape, bonds: tuple[int, ...], rows: int = 1, is_rebuilt: bool = True) -> Route | None:
+    """The cheapest route, if rows take less time on it than through the matrix, by counting (`rebuilding`); None if they do not.
 
-    It is where bonds are small and the matrix is large, as in VGG's 25,088 x 4,096 at bonds up to 16; in a BERT-base never. The
-    answer is for one row. With more rows both ways take longer, and it holds all the more.
+    With the matrix there, they do where bonds are small and the matrix is large, as in VGG's 25,088 x 4,096 at bonds up to 16.
+    More rows are more often worth the beginning. Where the matrix would have to be rebuilt first, fewer rows are.
+
+    Parameters
+    ----------
+    shape : Shape
+    bonds : tuple of n - 1 int
+    rows : int
+    is_rebuilt : bool
+        Whether the matrix is there already.
     """
-    return cheapest_route(shape, bonds).cost + BEGUN < shape.in_size * shape.out_size
+    dense = rows * shape.in_size * shape.out_size + (0 if is_rebuilt else rebuilding(shape, bonds))
+    route = cheapest_route(shape, bonds, rows)
+    return route if route.cost + BEGUN < dense else None
+
+
+def rebuilding(shape: Shape, bonds: Sequence[int]) -> int:
+    """What `contract` costs: its multiplications, and `MOVED` for each number that is laid out anew.
+
+    >>> vgg = Shape((7, 8, 8, 8, 7), (4, 8, 8, 4, 4))
+    >>> round(rebuilding(vgg, (4, 4, 4, 4)) / (vgg.in_size * vgg.out_size))
+    132
+    """
+    c, chain = shape.central, _Chain.of(shape, bonds)
+    lefts, pair, rights = math.prod(shape.pairs[:c]), shape.pairs[c], math.prod(shape.pairs[c + 1 :])
+    left, right = chain.ends[c : c + 2]
+    met, last = (lefts, right) if _left_first(lefts, (left, pair, right), rights) else (rights, left)
+    products = met * left * pair * right + lefts * pair * rights * last
+    merging = chain.merging(0, c) + chain.merging(c + 1, shape.n_cores)
+    return merging + products + MOVED * lefts * pair * rights
 
 
 @dataclass(frozen=True)
 class _Chain:
-    """In and out legs in the order in which a row meets them, and the bonds between them, 1 at the ends."""
+    """In and out legs in the order in which rows meet them, and the bonds between them, 1 at the ends."""
 
     in_legs: tuple[int, ...]
     out_legs: tuple[int, ...]
     ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shape: Shape, bonds: Sequence[int]) -> "_Chain":
+        return cls(shape.in_legs, shape.out_legs, (1, *bonds, 1))
+
+    def reversed(self) -> "_Chain":
+        return _Chain(self.in_legs[::-1], self.out_legs[::-1], self.ends[::-1])
+
+    def merging(self, start: int, stop: int) -> int:
+        """Cost of the cores from `start` up to `stop` as one, which `merge` makes of them."""
+        cost, numbers = 0, self.ends[start]  # of the first cores, without the bond on their right
+        for k in range(start, stop):
+            numbers *= self.in_legs[k] * self.out_legs[k]
+            if k > start:
+                cost += numbers * self.ends[k + 1] * (self.ends[k] + MOVED)
+        return cost
 
     def link(self, start: int, stop: int) -> tuple[int, int]:
         """Of the cores from `start` up to `stop`, merged: what a row multiplies there, and how many numbers go in and come out."""
@@ -137,7 +182,7 @@ class _Chain:
         after = math.prod(self.out_legs[:stop]) * self.ends[stop] * math.prod(self.in_legs[stop:])
         return before * math.prod(self.out_legs[start:stop]) * self.ends[stop], before + after
 
-    def best(self) -> tuple[int, tuple[int, ...]]:
+    def best(self, rows: int, merging: Callable[[int, int], int]) -> tuple[int, tuple[int, ...]]:
         """The least cost, and its groups."""
         n = len(self.in_legs)
         least: list[tuple[int, tuple[int, ...]]] = [(0, ())]
@@ -147,7 +192,8 @@ class _Chain:
                 if stop - start < n or n == 1:
                     product, moved = self.link(start, stop)
                     cost, groups = least[start]
-                    found.append((cost + product + MOVED * moved, (*groups, stop - start)))
+                    here = rows * (product + MOVED * moved) + merging(start, stop)
+                    found.append((cost + here, (*groups, stop - start)))
             least.append(min(found))
         return least[-1]
 

@@ -25,7 +25,7 @@ from tensorly.tt_matrix import TTMatrix
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mpo_tutorial.maths.contraction import cheapest_route, contract, merge
+from mpo_tutorial.maths.contraction import Route, cheapest_route, contract, merge
 from mpo_tutorial.maths.gauge import cut_bonds, move_centre, tensor_train
 from mpo_tutorial.maths.linalg import frobenius_norm, require_floating, scale_of
 from mpo_tutorial.maths.shapes import Shape, is_integer
@@ -266,12 +266,14 @@ class MPO:
         """The matrix of shape (in, out)."""
         return contract(self.cores, self.padding)
 
-    def apply(self, x: Tensor) -> Tensor:
-        """x M, sent through the chain by the cheapest route (`contraction.cheapest_route`); the matrix is never formed.
+    def apply(self, x: Tensor, route: Route | None = None) -> Tensor:
+        """x M, sent through the chain; the matrix is never formed.
 
         Parameters
         ----------
         x : Tensor of shape (..., in)
+        route : Route, optional
+            None: the cheapest for so many rows (`contraction.cheapest_route`).
 
         Returns
         -------
@@ -280,10 +282,11 @@ class MPO:
         shape = self.shape
         if x.shape[-1] != shape.in_size:
             raise ValueError(f"x must end in an axis of {shape.in_size}, got the shape {tuple(x.shape)}")
-        route = cheapest_route(shape, self.bonds)
+        batch = math.prod(x.shape[:-1])
+        route = route or cheapest_route(shape, self.bonds, batch)
         starts = [0, *accumulate(route.groups)]
         cores = [merge(self.cores[start:stop]) for start, stop in pairwise(starts)]
-        batch, (to_do, _), done = math.prod(x.shape[:-1]), shape.padded_size, 1
+        (to_do, _), done = shape.padded_size, 1
         state = pad(x, (0, self.padding[0]))
         for core in reversed(cores) if route.backwards else cores:
             left, i, j, right = core.shape

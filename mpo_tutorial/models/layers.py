@@ -1,5 +1,6 @@
 """Network layers whose weight matrix is an MPO."""
 
+import math
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mpo_tutorial.maths.contraction import contract, is_chain_cheaper, merge
+from mpo_tutorial.maths.contraction import Route, contract, merge, worthwhile_route
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape
 
@@ -59,6 +60,10 @@ class MPOLayer(nn.Module):
         self.cores = Cores(nn.Parameter(core.detach().clone()) for core in mpo.cores)
         self.padding = mpo.padding
 
+    def route_of_all(self) -> Route | None:
+        """Through the chain, if even one row takes less time so than through a matrix that is there; then many rows do."""
+        return None
+
     def matrix(self) -> Tensor:
         """The matrix of shape (in, out), rebuilt from the cores, in their precision, unless `cached` keeps it."""
         if self._cached_matrix is not None:
@@ -79,9 +84,8 @@ class MPOLayer(nn.Module):
 class MPOLinear(MPOLayer):
     """`nn.Linear` with its weight kept as the cores of an MPO.
 
-    The forward pass rebuilds the matrix from the cores and multiplies once. Sending the input through the chain costs more at
-    the bond dimensions of a BERT. Where it costs less than the dense product (`is_chained`, by `is_chain_cheaper`), it is done, and
-    then the matrix is never there, not in `cached` either.
+    The forward pass rebuilds the matrix from the cores and multiplies once, or sends the input through the chain, whichever costs
+    less for the batch at hand (`route`). At the bond dimensions of a BERT it is the matrix.
 
     >>> layer = MPOLinear.from_dense(nn.Linear(384, 1536), Shape((3, 4, 4, 4, 2), (4, 4, 6, 4, 4)))
     >>> layer(torch.randn(8, 20, 384)).shape
@@ -133,12 +137,22 @@ class MPOLinear(MPOLayer):
 
     def set_mpo(self, mpo: MPO) -> None:
         super().set_mpo(mpo)
-        self.is_chained = is_chain_cheaper(mpo.shape, mpo.bonds)  # whether inputs go through the chain
+        self._sizes = mpo.shape, mpo.bonds
+
+    def route(self, rows: int) -> Route | None:
+        """By which so many rows would now go through the chain, if they would; in `cached` the matrix is there."""
+        return worthwhile_route(*self._sizes, rows, self._cached_matrix is not None)
+
+    @torch.compiler.assume_constant_result
+    def route_of_all(self) -> Route | None:
+        return worthwhile_route(*self._sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (..., in_features) to (..., out_features)."""
-        if self._cached_matrix is None and self.is_chained:
-            y = MPO(self.cores(), self.padding).apply(x)
+        # A compiled layer is for batches of any size.
+        route = self.route_of_all() if torch.compiler.is_compiling() else self.route(math.prod(x.shape[:-1]))
+        if route:
+            y = MPO(self.cores(), self.padding).apply(x, route)
             return y if self.bias is None else y + self.bias
         return F.linear(x, self.matrix().T, self.bias)
 
@@ -322,14 +336,14 @@ def mpo_layers(model: nn.Module) -> list[MPOLayer]:
 def cached(model: nn.Module):
     """Rebuild each MPO matrix once and keep it while the block runs: for an evaluation, not for training.
 
-    Inside, a layer costs what a dense one costs, in time and in memory, and changes to its cores go unseen. A layer whose chain
-    costs less keeps to that.
+    Inside, a layer costs what a dense one costs at most, in time and in memory, and changes to its cores go unseen. A matrix that
+    no batch would use is not rebuilt.
     """
     layers = [
         layer
         for layer in mpo_layers(model)
         if layer._cached_matrix is None  # the others are an outer block's
-        and not (isinstance(layer, MPOLinear) and layer.is_chained)
+        and layer.route_of_all() is None
     ]
     try:
         with torch.no_grad():
@@ -357,7 +371,7 @@ class Rebuilt:
     def __init__(self, model: nn.Module):
         groups: dict[tuple, list[MPOLinear]] = {}
         for layer in mpo_layers(model):
-            if isinstance(layer, MPOLinear):
+            if isinstance(layer, MPOLinear) and layer.route_of_all() is None:
                 sizes = tuple((tuple(core.shape), core.requires_grad) for core in layer.cores)
                 groups.setdefault((sizes, layer.padding), []).append(layer)
         self.layers = [layer for layers in groups.values() for layer in layers]

@@ -71,7 +71,6 @@ def test_the_figure_rings_what_was_chosen(summary):
     ring = ax.lines[-1]
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (4e-4, pytest.approx(84.0))
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"in cores", "as blocks"}
-    plt.close(figure)
 
 
 def test_the_widget_follows_variant_and_rate(summary):

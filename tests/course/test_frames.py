@@ -6,7 +6,6 @@ from html import unescape
 from pathlib import Path
 
 import headless
-import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
@@ -25,12 +24,6 @@ from mpo_tutorial.maths.shapes import Shape
 
 ROOT = Path(__file__).parents[2]
 SHAPE = Shape((2, 3, 4), (3, 2, 4))
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def leaves(tree: dict) -> list[dict]:

@@ -57,7 +57,6 @@ def test_the_picture_is_said_in_words(record):
     assert f"legs in, out {', '.join(f'{gain:.2f}' for gain in gains)};" in said
     figure = movement_figures.movement_picture(record)
     assert len(figure.axes) == 2
-    plt.close(figure)
 
 
 def test_the_explorer_finds_each_matrix(explorer, record):
@@ -91,7 +90,6 @@ def test_the_explorers_picture_shows_sizes_and_ranks(explorer):
     assert sum(bar.get_height() for bar in left.patches) == pytest.approx(100, abs=0.1)
     assert list(right.lines[0].get_ydata()) == pytest.approx(100 * explorer.mean(0, "value", "spectrum"))
     assert right.lines[1].get_ydata()[0] == pytest.approx(100 * explorer.in_reach(0, "value")[0])
-    plt.close(figure)
 
 
 def test_what_is_in_reach_may_be_kept_for_later(record):
@@ -99,7 +97,6 @@ def test_what_is_in_reach_may_be_kept_for_later(record):
     assert "reach" not in explorer.in_words(1, "query")
     figure = explorer.figure(1, "query")
     assert len(figure.axes) == 1
-    plt.close(figure)
 
 
 def test_a_bar_stands_at_the_sizes_that_it_counts(ax):

@@ -1,4 +1,3 @@
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -7,12 +6,6 @@ from mpo_tutorial.course.network_figures import what_cores_see
 from mpo_tutorial.course.widgets import network_explorer
 from mpo_tutorial.experiments.statistics import over_seeds
 from mpo_tutorial.models.images import order_of
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -139,4 +139,3 @@ def test_axes_are_labelled():
         assert axes.get_title()
         assert axes.get_xlabel()
         assert axes.get_ylabel()
-    plt.close(figure)

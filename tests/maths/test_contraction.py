@@ -14,9 +14,10 @@ from mpo_tutorial.maths.contraction import (
     chained_multiplications,
     cheapest_route,
     contract,
-    is_chain_cheaper,
     merge,
     multiplications,
+    rebuilding,
+    worthwhile_route,
 )
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, paper_shape
@@ -90,28 +91,81 @@ def test_a_rows_multiplications_are_those_of_the_products_through_the_chain(data
 def test_the_chain_is_taken_where_bonds_are_small_and_the_matrix_is_large():
     vgg, fc2 = Shape((7, 8, 8, 8, 7), (4, 8, 8, 4, 4)), Shape((4, 7, 7, 4), (4, 4, 4, 4))
     for bond, cheaper in ((1, True), (4, True), (16, True), (32, False)):
-        assert is_chain_cheaper(vgg, MPO.random(vgg, bond).bonds) is cheaper
-    assert not is_chain_cheaper(fc2, (1, 1, 1))
+        assert bool(worthwhile_route(vgg, MPO.random(vgg, bond).bonds)) is cheaper
+    assert not worthwhile_route(fc2, (1, 1, 1))
     for name in ("attention", "feed_forward_in", "feed_forward_out"):
-        assert not is_chain_cheaper(paper_shape(name), (1,) * 4)
+        assert not worthwhile_route(paper_shape(name), (1,) * 4)
 
 
-@given(data=st.data(), shape=shapes())
-def test_the_cheapest_route_is_the_least_of_all_there_are(data, shape):
+def test_more_rows_are_worth_the_beginning_and_fewer_the_rebuilding():
+    shape = paper_shape("feed_forward_in")
+    found = {
+        (rows, there): bool(worthwhile_route(shape, shape.caps(4), rows, there))
+        for rows in (1, 8, 4096)
+        for there in (True, False)
+    }
+    assert found == {
+        (1, True): False,
+        (8, True): False,
+        (4096, True): True,
+        (1, False): True,
+        (8, False): True,
+        (4096, False): True,
+    }
+    wide = shape.caps(16)
+    assert worthwhile_route(shape, wide, 1, is_rebuilt=False)
+    assert not worthwhile_route(shape, wide, 4096, is_rebuilt=False)
+
+
+@given(data=st.data(), shape=shapes(), rows=st.integers(1, 600))
+def test_the_cheapest_route_is_the_least_of_all_there_are(data, shape, rows):
     """Every way to cut the chain into groups, from either end, costed by what its products are."""
     found = data.draw(bonds(shape))
     mpo = MPO.random(shape, found)
-    n, route = shape.n_cores, cheapest_route(shape, mpo.bonds)
+    n, route = shape.n_cores, cheapest_route(shape, mpo.bonds, rows)
     costs = {}
     for size in range(n):
         for cuts in combinations(range(1, n), size):
             if size or n == 1:
                 places = [0, *cuts, n]
-                merged = [merge(mpo.cores[start:stop]) for start, stop in pairwise(places)]
-                groups = tuple(stop - start for start, stop in pairwise(places))
-                costs[groups, False] = cost_of([core.shape for core in merged])
-                costs[groups, True] = cost_of([tuple(core.shape[k] for k in (3, 1, 2, 0)) for core in merged[::-1]])
+                groups = [mpo.cores[start:stop] for start, stop in pairwise(places)]
+                merged, sizes = [merge(cores) for cores in groups], tuple(map(len, groups))
+                once = sum(cost_of_merging(cores) for cores in groups)
+                costs[sizes, False] = once + rows * cost_of([core.shape for core in merged])
+                back = [tuple(core.shape[k] for k in (3, 1, 2, 0)) for core in merged[::-1]]
+                costs[sizes, True] = once + rows * cost_of(back)
     assert route.cost == min(costs.values()) == costs[route.groups, route.backwards]
+
+
+def cost_of_merging(cores) -> int:
+    """Each number that comes out is a sum over the bond, and is laid out anew."""
+    cost, whole = 0, cores[0]
+    for core in cores[1:]:
+        bond, whole = core.shape[0], merge([whole, core])
+        cost += whole.numel() * (bond + MOVED)
+    return cost
+
+
+@given(data=st.data(), shape=shapes())
+def test_rebuilding_is_costed_by_its_products(data, shape):
+    mpo = MPO.random(shape, data.draw(bonds(shape)))
+    middle = shape.n_cores // 2
+    sides = [cores for cores in (mpo.cores[:middle], mpo.cores[middle + 1 :]) if cores]
+    left = merge(mpo.cores[:middle])
+    right = merge(mpo.cores[middle + 1 :]) if len(sides) == 2 else torch.ones(1, 1, 1, 1)
+    (a, i, j, b), numbers = mpo.cores[middle].shape, math.prod(shape.padded_size)
+    lefts, rights = left[..., 0].numel(), right[0].numel()
+    both = {
+        "left": lefts * a * i * j * b + numbers * b,
+        "right": rights * a * i * j * b + numbers * a,
+    }
+    merging = sum(map(cost_of_merging, sides))
+    trained = {  # what `contract` decides by: the gradients, too, without that of the central core
+        "left": 2 * lefts * a * i * j * b + 3 * numbers * b,
+        "right": 2 * rights * a * i * j * b + 3 * numbers * a,
+    }
+    order = "left" if trained["left"] < trained["right"] else "right"
+    assert rebuilding(shape, mpo.bonds) == merging + both[order] + MOVED * numbers
 
 
 def cost_of(cores: list[tuple[int, ...]]) -> int:

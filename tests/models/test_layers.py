@@ -9,8 +9,8 @@ from strategies import SEEDS, bonds, shapes
 from torch import nn
 
 from mpo_tutorial.maths.mpo import MPO
-from mpo_tutorial.maths.shapes import Shape, balanced_shape
-from mpo_tutorial.models.layers import MPOEmbedding, MPOLinear, cached
+from mpo_tutorial.maths.shapes import Shape, balanced_shape, paper_shape
+from mpo_tutorial.models.layers import MPOEmbedding, MPOLinear, Rebuilt, cached
 
 SHAPE = Shape((3, 2, 4), (2, 5, 2))
 
@@ -182,6 +182,19 @@ def test_the_linear_layer_compiles_in_one_piece(dense):
     torch.testing.assert_close(compiled(x), layer(x))
     compiled(x).sum().backward()
     assert layer.cores[0].grad is not None
+    for rows in (7, 9, 2000):
+        x = torch.randn(rows, 24, dtype=torch.float64)
+        torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_a_chained_layer_compiles_too():
+    torch.manual_seed(0)
+    layer = MPOLinear.random(CHAINED, 1).double()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    assert layer.route_of_all()
+    for rows in (5, 7, 9):
+        x = torch.randn(rows, 4096, dtype=torch.float64)
+        torch.testing.assert_close(compiled(x), layer(x))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch hides its own
@@ -272,7 +285,7 @@ CHAINED = Shape((4, 16, 16, 4), (4, 16, 16, 4))  # large enough for the chain to
 def test_where_the_chain_is_cheaper_it_is_taken_and_computes_the_same(bias):
     torch.manual_seed(0)
     layer = MPOLinear.random(CHAINED, 1, bias=bias).double()
-    assert layer.is_chained
+    assert layer.route(6)
     x = torch.randn(2, 3, 4096, dtype=torch.float64, requires_grad=True)
     other = layer.to_dense()
     assert torch.allclose(layer(x), other(x), atol=1e-10)
@@ -288,12 +301,45 @@ def test_where_the_chain_is_cheaper_it_is_taken_and_computes_the_same(bias):
         assert torch.allclose(found, core.grad, rtol=1e-8)
 
 
-def test_a_cheap_chain_is_not_cached_and_the_matrix_never_made(monkeypatch):
+def test_a_matrix_that_no_batch_would_use_is_not_cached_and_never_made(monkeypatch):
     layer, wide = MPOLinear.random(CHAINED, 1), MPOLinear.random(SHAPE, 2)
-    assert not wide.is_chained
     model = nn.ModuleList([layer, wide])
     with cached(model):
         assert layer._cached_matrix is None
         assert wide._cached_matrix is not None
         monkeypatch.setattr(MPOLinear, "matrix", lambda _: pytest.fail("the matrix was made"))
         assert layer(torch.zeros(1, 4096)).shape == (1, 4096)
+
+
+def test_the_batch_at_hand_decides(monkeypatch):
+    torch.manual_seed(0)
+    layer = MPOLinear.random(paper_shape("feed_forward_in"), 1).double()
+    dense, x = layer.to_dense(), torch.randn(4, 16, 768, dtype=torch.float64)
+    taken = []
+    apply = MPO.apply
+    monkeypatch.setattr(MPO, "apply", lambda mpo, x, route: taken.append(x.shape) or apply(mpo, x, route))
+    assert torch.allclose(
+        layer(x[0, :1]), dense(x[0, :1]), atol=1e-6
+    )  # to rebuild the matrix for a row would take longest
+    assert taken == [(1, 768)]
+    with cached(layer):
+        assert torch.allclose(layer(x[0, :1]), dense(x[0, :1]))
+        assert taken == [(1, 768)]
+        assert torch.allclose(layer(x), dense(x))
+        assert taken == [(1, 768), (4, 16, 768)]
+
+
+def test_cores_get_the_same_gradients_when_a_step_keeps_a_matrix_that_some_batches_use():
+    torch.manual_seed(0)
+    layer = MPOLinear.random(paper_shape("feed_forward_in"), 1)
+    x = torch.randn(65, 768)
+    layer(x).square().sum().backward()
+    wanted = [core.grad.clone() for core in layer.cores]
+    layer.zero_grad()
+    rebuilt = Rebuilt(layer)
+    assert [bool(layer.route(rows)) for rows in (1, 64)] == [False, True]
+    for batch in x.split([1, 64]):
+        layer(batch).square().sum().backward()
+    rebuilt.backward()
+    for core, gradient in zip(layer.cores, wanted, strict=True):
+        assert torch.allclose(core.grad, gradient, rtol=1e-3, atol=1e-5 * gradient.abs().max().item())
