@@ -15,13 +15,15 @@ from mpo_tutorial.course.explorers import RankExplorer
 from mpo_tutorial.experiments import bench, compare, cut_results, movement_results, records
 from mpo_tutorial.experiments.compare import Comparison
 from mpo_tutorial.experiments.light import LIGHT
-from mpo_tutorial.experiments.network_study import DECOMPOSED, NETWORKS
+from mpo_tutorial.experiments.network_study import BATCH, DECOMPOSED, NETWORKS
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds
+from mpo_tutorial.maths.contraction import cheapest_route
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
 from mpo_tutorial.models.families import KINDS, dense_matrices
+from mpo_tutorial.models.layers import cached
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.networks import LENETS_KERNELS, PAPERS_LAYERS, fc2_layers, ratio
 
@@ -633,6 +635,31 @@ def test_what_legs_do_to_the_query_matrix_and_to_noise():
     below = [noisy - ours for ours, noisy in (usual, three, two)]
     assert [round(below[0]), round(below[2])] == [4, 15]
     assert 4.5 < below[1] < 6.5
+
+
+def test_what_chapter_05_says_of_vggs_layer_holds():
+    text = text_of("05")
+    assert "lets 64 images through in less than a tenth of the dense time. (The count had said a fifth" in text
+    points = [point for point in records.shipped_points("bench") if point["setting"]["part"] == "wide layer"]
+    seconds = {
+        (point["setting"]["bond"], point["setting"]["images"], row["contender"]): row["seconds"]
+        for point in points
+        for row in point["result"]["rows"]
+    }
+    ours, dense, other = "MPOLinear in cached", "nn.Linear", "tensorly-torch, factorized"
+    assert seconds[4, 64, ours] < seconds[4, 64, dense] / 10
+    vgg = Shape((7, 8, 8, 8, 7), (4, 8, 8, 4, 4))
+    route = cheapest_route(vgg, vgg.caps(4), 64)
+    assert route.cost / (64 * vgg.in_size * vgg.out_size) == pytest.approx(0.2, abs=0.02)
+    assert "With 64 images it is behind ours at every bond" in text
+    for bond_dimension in {bond_dimension for bond_dimension, _, _ in seconds}:
+        assert seconds[bond_dimension, 64, ours] < seconds[bond_dimension, 64, other]
+    assert "FC2's layers at a bond of 16 rebuild theirs" in text
+    for legs in fc2_layers(16):
+        layer = legs.layer()
+        assert layer.route(BATCH) is None
+        with cached(layer):
+            assert layer.route(BATCH) is None
 
 
 class Networks(Study):
