@@ -94,9 +94,17 @@ def shrunk(source: str, sizes: dict[str, tuple]) -> str:
     return ast.unparse(module)
 
 
+LONG_TO_RUN = (
+    "04_where_bert_keeps_its_information",
+    "06_compressing_bert",
+    "07_lightweight_fine_tuning",
+    "08_dimension_squeezing",
+)
+
+
 @dataclass(frozen=True)
 class Run:
-    """A chapter's cells with their outputs, once from top to bottom and once more in the same kernel."""
+    """A chapter's cells with their outputs, once from top to bottom and, if asked for, once more in the same kernel."""
 
     once: list[NotebookNode]
     again: list[NotebookNode]
@@ -104,22 +112,27 @@ class Run:
     measured: dict
 
 
-def run_of(path: Path, sizes: dict[str, tuple], folder: Path) -> Run:
+def profile(path: Path) -> tuple[Path, dict[str, tuple], bool]:
+    """How `make test` runs a chapter: smaller constants, and whether twice."""
+    return path, SMALL.get(path.stem, {}), path.stem not in LONG_TO_RUN
+
+
+def run_of(path: Path, sizes: dict[str, tuple], twice: bool, folder: Path) -> Run:
     """The run of a chapter. The first that asks makes it in `folder`, and every later one reads it there."""
-    kept = folder / f"{path.stem}{'-small' if sizes else ''}.ipynb"
+    kept = folder / f"{path.stem}{'-small' if sizes else ''}{'-twice' if twice else ''}.ipynb"
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
             once = code_cells(path)
             if sizes:
                 once[0].source = shrunk(once[0].source, sizes)
-            again = [new_code_cell(cell.source) for cell in once]
+            again = [new_code_cell(cell.source) for cell in once] if twice else []
             place = kept.with_suffix("")
             place.mkdir(exist_ok=True)
             nbformat.write(execute(place, [*once, new_code_cell(MEASURE), *again]), kept)
     notebook = nbformat.read(kept, as_version=4)
     _, *cells = notebook.cells
-    half = len(cells) // 2
+    n = len(code_cells(path))
     state = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {"state": {}})
-    profile = ", ".join(f"{name} {small} for {full}" for name, (full, small) in sizes.items()) or "full"
-    measured = {"chapter": path.stem, **json.loads(cells[half].outputs[0].text), "profile": profile}
-    return Run(cells[:half], cells[half + 1 :], [widget["state"] for widget in state["state"].values()], measured)
+    constants = ", ".join(f"{name} {small} for {full}" for name, (full, small) in sizes.items()) or "full"
+    measured = {"chapter": path.stem, **json.loads(cells[n].outputs[0].text), "constants": constants}
+    return Run(cells[:n], cells[n + 1 :], [widget["state"] for widget in state["state"].values()], measured)

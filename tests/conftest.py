@@ -1,10 +1,13 @@
 """A model small enough to train in a second, and sentences that it can learn."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = (
@@ -16,6 +19,7 @@ import psutil
 import pytest
 import torch
 import warm
+from filelock import FileLock
 from hypothesis import Phase, settings
 
 from mpo_tutorial.models.sources import model_path
@@ -73,12 +77,33 @@ def ax():
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> str:
+def made_once(shared_folder):
+    """A folder of all workers, filled by the first that asks for it."""
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = shared_folder / name
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                partial = shared_folder / f"{name}-partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                fill(partial)
+                partial.rename(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(made_once) -> str:
     """Folder of a random BERT with 2 layers of width 24, and MiniLM's tokenizer."""
+    return str(made_once("tiny-model", save_tiny_model))
+
+
+def save_tiny_model(folder: Path) -> None:
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny-model")
     config = BertConfig(
         hidden_size=24,
         num_hidden_layers=2,
@@ -89,7 +114,6 @@ def tiny_model(tmp_path_factory) -> str:
     )
     BertModel(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(model_path("minilm")).save_pretrained(folder)
-    return str(folder)
 
 
 TINY = {
@@ -134,16 +158,31 @@ def tiny_rows() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_light_run(tiny_model, tiny_rows, tmp_path_factory) -> Path:
-    """Folder of a finished light run of the tiny model."""
+def tiny_films(made_once, tiny_rows) -> Path:
+    """A CSV of 160 sentences, the same for all workers."""
+    films = pd.DataFrame(tiny_rows, columns=["text", "label"])
+    return made_once("tiny-films", lambda folder: films.to_csv(folder / "films.csv", index=False)) / "films.csv"
+
+
+@pytest.fixture(scope="session")
+def tiny_light_runs(made_once, tiny_model, tiny_films) -> list[Path]:
+    """Folders of two finished light runs of the tiny model, which differ in the seed."""
     from mpo_tutorial.experiments.config import RunConfig
     from mpo_tutorial.experiments.finetune import prepare, run
 
-    folder = tmp_path_factory.mktemp("tiny-run")
-    pd.DataFrame(tiny_rows, columns=["text", "label"]).to_csv(folder / "films.csv", index=False)
-    config = RunConfig(model=tiny_model, task=str(folder / "films.csv"), learning_rate=5e-3, train_size=96)
-    run(prepare(config), folder / "light", progress=False)
-    return folder / "light"
+    config = RunConfig(model=tiny_model, task=str(tiny_films), learning_rate=5e-3, train_size=96)
+
+    def fill(folder: Path) -> None:
+        for seed in (0, 1):
+            run(prepare(replace(config, seed=seed)), folder / f"light-{seed}", progress=False)
+
+    folder = made_once("tiny-runs", fill)
+    return [folder / "light-0", folder / "light-1"]
+
+
+@pytest.fixture(scope="session")
+def tiny_light_run(tiny_light_runs) -> Path:
+    return tiny_light_runs[0]
 
 
 @pytest.fixture(scope="session")
@@ -156,42 +195,28 @@ def tiny_tuned(tiny_light_run):
     return Tuned.of(config, tiny_light_run / "task.safetensors")
 
 
-@pytest.fixture(scope="session")
-def tiny_light_runs(tiny_light_run, tmp_path_factory) -> list[Path]:
-    """Two light runs that differ in the seed."""
-    from mpo_tutorial.experiments.config import RunConfig
-    from mpo_tutorial.experiments.finetune import prepare, run
-    from mpo_tutorial.experiments.tuned import config_of_run
-
-    config = {**config_of_run(tiny_light_run).as_dict(), "seed": 1}
-    second = tmp_path_factory.mktemp("second") / "light"
-    run(prepare(RunConfig(**config)), second, progress=False)
-    return [tiny_light_run, second]
-
-
 RATIOS, LAYER_RATIO = (0.5, 0.2), 0.5
 
 
 @pytest.fixture(scope="session")
-def tiny_cuts(tiny_light_runs, tmp_path_factory) -> list[dict]:
+def tiny_cuts(made_once, tiny_light_runs) -> list[dict]:
     """The points of what cutting the two costs."""
     from mpo_tutorial.experiments import cuts, study
 
     made = cuts.study(tiny_light_runs, ratios=RATIOS, layer_ratio=LAYER_RATIO)
-    return study.run(made, tmp_path_factory.mktemp("cuts"), progress=False)
+    folder = made_once("tiny-cuts", lambda folder: study.run(made, folder, progress=False))
+    return study.run(made, folder, resume=True, progress=False)
 
 
 @pytest.fixture(scope="session")
-def tiny_movement(tiny_model, tiny_rows, tmp_path_factory) -> list[dict]:
+def tiny_movement(tiny_model, tiny_films, tmp_path_factory) -> list[dict]:
     """The points of how far full fine-tuning moves the tiny model, two seeds."""
     from mpo_tutorial.experiments import movement, study
     from mpo_tutorial.experiments.config import RunConfig
 
-    folder = tmp_path_factory.mktemp("movement")
-    pd.DataFrame(tiny_rows, columns=["text", "label"]).to_csv(folder / "films.csv", index=False)
-    config = RunConfig(tiny_model, str(folder / "films.csv"), "full", train_size=40, epochs=1, learning_rate=1e-3)
+    config = RunConfig(tiny_model, str(tiny_films), "full", train_size=40, epochs=1, learning_rate=1e-3)
     made = movement.study(config, 2, {"3 cores": 3, "in, out": "6.4.1 x 1.4.6, 6.4.1 x 2.3.10"})
-    return study.run(made, folder / "out", progress=False)
+    return study.run(made, tmp_path_factory.mktemp("movement"), progress=False)
 
 
 @pytest.fixture
@@ -237,7 +262,7 @@ def pytest_terminal_summary(terminalreporter):
     for chapter in chapters:
         terminalreporter.line(
             f"{chapter['chapter']:32}{chapter['seconds']:8.1f}{chapter['cpu_seconds']:8.1f}"
-            f"{chapter['peak_memory_bytes'] / 1e6:8.0f}{chapter['threads']:8}  {chapter['profile']}"
+            f"{chapter['peak_memory_bytes'] / 1e6:8.0f}{chapter['threads']:8}  {chapter['constants']}"
         )
     for folder in {value for name, value in properties if name == "screenshots"}:
         terminalreporter.line(f"screenshots: {folder}")

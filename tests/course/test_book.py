@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from chapters import SMALL, run_of
+from chapters import profile, run_of
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -52,7 +52,7 @@ def book(tmp_path_factory, shared_folder) -> Path:
         """With the outputs that the tests of the notebooks look at, those of widgets too."""
         notebook = nbformat.read(path, as_version=4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        for cell, done in zip(code, run_of(path, SMALL.get(path.stem, {}), shared_folder).once, strict=True):
+        for cell, done in zip(code, run_of(*profile(path), shared_folder).once, strict=True):
             cell.outputs, cell.execution_count = done.outputs, done.execution_count
         if path.stem == CHAPTERS[0]:  # all frames of all chapters would take minutes
             widget = rank_explorer(np.eye(3))

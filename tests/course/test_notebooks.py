@@ -1,6 +1,7 @@
 """Every chapter, executed in a kernel of its own, in a temporary folder, without a network.
 
-Here a chapter's expensive constants are smaller. `make test-full` runs such a chapter as it is, too.
+A chapter that takes little is run twice in its kernel. One that takes long is run once, its expensive constants smaller; `make
+test-full` runs it as it is, and twice.
 """
 
 import ast
@@ -8,15 +9,17 @@ import re
 from pathlib import Path
 
 import pytest
-from chapters import NOTEBOOKS, SMALL, Run, code_cells, execute, parsed, run_of
+from chapters import LONG_TO_RUN, NOTEBOOKS, SMALL, Run, code_cells, execute, parsed, profile, run_of
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from mpo_tutorial.models.sources import EMBEDDED_MODELS, INSTALL_OFFLINE
 
-RUNS = [pytest.param((path, SMALL.get(path.stem, {})), id=path.stem) for path in NOTEBOOKS]
+RUNS = [pytest.param(profile(path), id=path.stem) for path in NOTEBOOKS]
 RUNS += [
-    pytest.param((path, {}), id=f"{path.stem}-full", marks=pytest.mark.full) for path in NOTEBOOKS if path.stem in SMALL
+    pytest.param((path, {}, True), id=f"{path.stem}-full", marks=pytest.mark.full)
+    for path in NOTEBOOKS
+    if path.stem in {*SMALL, *LONG_TO_RUN}
 ]
 PACKAGE = EMBEDDED_MODELS["minilm"].package
 WITH_MODEL = [path for path in NOTEBOOKS if 'model="minilm"' in code_cells(path)[0].source]
@@ -30,8 +33,7 @@ def outputs(cells: list[NotebookNode]) -> list[NotebookNode]:
 
 @pytest.fixture(scope="module", params=RUNS)
 def run(request, shared_folder) -> Run:
-    path, sizes = request.param
-    return run_of(path, sizes, shared_folder)
+    return run_of(*request.param, shared_folder)
 
 
 def test_no_cell_complains(run):

@@ -25,11 +25,12 @@ def with_colabs_version() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(FOLDER), os.getenv("PYTHONPATH")]))}
 
 
-def test_the_tests_of_the_widgets_pass(with_colabs_version):
+@pytest.mark.parametrize("tests", ["test_widgets.py", pytest.param("test_record_widgets.py", marks=pytest.mark.full)])
+def test_the_tests_of_the_widgets_pass(tests, with_colabs_version):
     code = "import ipywidgets, pytest, sys; print(ipywidgets.__version__); sys.exit(pytest.main(sys.argv[1:]))"
     # Its use of ipykernel.comm.Comm is deprecated, and ours to bear as long as Colab has it.
     options = ["-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning"]
-    command = [sys.executable, "-c", code, *options, Path(__file__).with_name("test_widgets.py")]
+    command = [sys.executable, "-c", code, *options, Path(__file__).with_name(tests)]
     done = subprocess.run(command, env=with_colabs_version, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[0] == COLAB
     assert done.returncode == 0, done.stdout
