@@ -11,7 +11,7 @@ import torch
 from chapters import NOTEBOOKS, markdown
 
 from mpo_tutorial.course.cut_explorers import DepthExplorer
-from mpo_tutorial.course.explorers import RankExplorer
+from mpo_tutorial.course.explorers import EntropyExplorer, RankExplorer
 from mpo_tutorial.experiments import bench, compare, cut_results, movement_results, records
 from mpo_tutorial.experiments.compare import Comparison
 from mpo_tutorial.experiments.light import LIGHT
@@ -605,6 +605,26 @@ def test_which_two_matrices_are_as_hard_to_cut_as_random_ones():
     assert errors["bert.pooler.dense"] == pytest.approx(1, abs=0.01)
     assert last > 1.05
     assert sorted(errors.values())[-3] < 0.9
+
+
+def test_where_chapter_02_says_that_the_peaks_are():
+    assert "at $0.88 J$; for ten at $0.83 J$, for eight at $0.74 J$" in text_of("02")
+    fields, heights = tuple(np.arange(60, 101) / 100), []
+    for n, place in ((8, 0.74), (10, 0.83), (12, 0.88)):
+        entropies = EntropyExplorer(n, fields=fields).entropies
+        assert fields[int(np.argmax(entropies))] == place
+        heights.append(max(entropies))
+    assert heights == sorted(heights)
+
+
+def test_the_table_of_the_magnets_core_in_chapter_03_is_the_librarys():
+    (page,) = (path for path in NOTEBOOKS if path.stem.startswith("03"))
+    rows = re.findall(r"^\| \*(?:not begun|begun|done)\* \|(.*)\|$", markdown(page), re.MULTILINE)
+    read = {"$1$": np.eye(2), "$Z$": np.diag([1, -1]), "": np.zeros((2, 2))}
+    read |= {"$-hX$": -2 * np.array([[0, 1], [1, 0]]), "$-J Z$": -3 * np.diag([1, -1])}
+    told = np.array([[read[cell.strip()] for cell in row.split("|")] for row in rows])  # left bond, right bond, in, out
+    core = MPO.ising(3, field=2.0, coupling=3.0).cores[1].numpy()
+    assert np.array_equal(told.transpose(0, 2, 3, 1), core)
 
 
 def error_at_half(matrix: torch.Tensor, legs: tuple) -> float:
