@@ -31,7 +31,7 @@ class NetworkExplorer:
         return [*self.names]
 
     def entropies(self, bond: int) -> dict[str, np.ndarray]:
-        """Of the first layer's bonds, in nats, means over the seeds, "random" before training and "trained" after."""
+        """Of the first layer's bonds, in nats, means over the seeds, "trained" after training and "random" before."""
         points = self.summary["final"][self.names[bond]]
         found = {told: [point["result"]["entropies"][when] for point in points] for told, when in _TOLD.items()}
         return {told: np.mean(values, axis=0) for told, values in found.items()}
@@ -52,7 +52,8 @@ class NetworkExplorer:
         with plots.styled(2, (10, 5.4)) as (figure, (left, right)):
             network_figures.accuracy_by_bond(left, self.summary, self.names, DENSE, bond)
             plots.bond_entropies(right, self.entropies(bond), first.shape.caps(bond))
+            right.set_ylim(top=1.05 * np.log(max(self.bonds)))  # the same for all, so that bonds can be compared
         return figure
 
 
-_TOLD = {"random": "before", "trained": "after"}
+_TOLD = {"trained": "after", "random": "before"}

@@ -155,8 +155,9 @@ def bond_entropies(ax: Axes, entropies: dict[str, Sequence[float]], bonds: Seque
     ax.bar(places, np.log(bonds), color="#DDDDDD", label="most: ln d")
     for (name, values), colour, marker in zip(entropies.items(), (BLUE, ORANGE), "os", strict=False):
         ax.plot(places, values, marker, color=colour, ms=11, label=name)
-    ax.set_xticks(places, [f"d = {bond}" for bond in bonds])
-    ax.legend(loc="lower center", frameon=True, framealpha=1)
+    ax.set_xticks(places, [f"{place}\nd = {bond}" for place, bond in zip(places, bonds, strict=True)])
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=3, columnspacing=1, handletextpad=0.4)
     ax.set_title("Entropy of each bond")
     ax.set_xlabel("bond")
     ax.set_ylabel("entropy (nats)")

@@ -112,7 +112,7 @@ def same_budget(summary: dict, run: dict) -> bool:
 COMPARISON_HEAD = ("", "trained", "test accuracy [95 %]", "minus full [95 %]", "seeds", "rate", "to store")
 
 
-NETWORKS_HEAD = tuple(cell.replace("minus full", "minus what it is set against") for cell in COMPARISON_HEAD)
+NETWORKS_HEAD = tuple(cell.replace("minus full", "minus its rival") for cell in COMPARISON_HEAD)
 
 
 def cells_of_comparison(summary: dict, names: Sequence[str] | None = None) -> list[tuple[str, ...]]:
