@@ -48,6 +48,7 @@ class NetworkExplorer:
         )
 
     def figure(self, bond: int) -> Figure:
+        """Accuracies up to a bond, so that one can guess what comes next, and the entropies at it."""
         first, _ = fc2_layers(bond)
         with plots.styled(2, (10, 5.4)) as (figure, (left, right)):
             network_figures.accuracy_by_bond(left, self.summary, self.names, DENSE, bond)

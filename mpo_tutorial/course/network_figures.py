@@ -21,9 +21,11 @@ def accuracy_by_bond(ax: Axes, summary: Mapping, names: Mapping[int, str], dense
     dense : str
         The variant to draw as a band.
     chosen : int
-        The bond to mark.
+        The bond to mark; wider ones are not shown.
     """
     for bond, name in names.items():
+        if bond > chosen:
+            continue
         found = summary["variants"][name]["test"]
         mean, (low, high) = 100 * found["mean"], (100 * end for end in ends_of(found))
         colour = ORANGE if bond == chosen else BLUE
@@ -35,6 +37,9 @@ def accuracy_by_bond(ax: Axes, summary: Mapping, names: Mapping[int, str], dense
     ax.annotate("dense", (min(names), high), (0, 4), textcoords="offset points", color=GREY)
     ax.set_xscale("log", base=2)
     ax.set_xticks([*names], [str(bond) for bond in names])
+    ax.set_xlim(min(names) / 1.3, 1.3 * max(names))
+    lowest = min(100 * ends_of(summary["variants"][name]["test"])[0] for name in names.values())
+    ax.set_ylim(lowest - 0.3, high + 0.6)
     ax.minorticks_off()
     ax.set_title("Accuracy")
     ax.set_xlabel("bond dimension D")

@@ -197,8 +197,7 @@ def entropy_against_field(ax: Axes, fields: Sequence[float], curves: dict[str, S
     styles = zip(curves.items(), (BLUE, ORANGE, GREEN), ("-", "--", ":"), strict=False)
     for (name, entropies), colour, style in styles:
         ax.plot(fields, entropies, color=colour, lw=3, ls=style, label=name)
-    ax.axhline(np.log(2), color=GREY, lw=2, ls=":")
-    ax.annotate("ln 2", (max(fields), np.log(2)), (0, 4), textcoords="offset points", ha="right", color=GREY)
+    ax.axhline(np.log(2), color=GREY, lw=2, ls=":", label="ln 2")
     ax.legend()
     ax.set_ylim(bottom=0)
     ax.set_title("Entropy of half the ring")
@@ -229,7 +228,7 @@ def weights(ax: Axes, probabilities: np.ndarray, most: int = 8) -> Axes:
     ax.set_ylim(0, 1.05)
     ax.set_title("Where the weight sits")
     ax.set_xlabel("Schmidt value, largest first")
-    ax.set_ylabel("its square")
+    ax.set_ylabel("squared Schmidt value")
     return ax
 
 

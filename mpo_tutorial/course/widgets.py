@@ -47,7 +47,7 @@ def rank_explorer(matrix: np.ndarray, rank: int = 1) -> "Widget":
     return ipywidgets.VBox([slider, _following([slider], explorer)[0]])
 
 
-def entropy_explorer(n_sites: int = 12, field: float = 0.5) -> "Widget":
+def entropy_explorer(n_sites: int = 12, field: float = 2.0) -> "Widget":
     """A slider for the field of an Ising ring; the entropy of half of it follows. Errors as in `EntropyExplorer`."""
     import ipywidgets
 

@@ -69,15 +69,18 @@ def multiplications(shape: Shape, bonds: Sequence[int], frozen_centre: bool = Tr
     return left_first if _left_first(*sizes) else right_first
 
 
-def chained_multiplications(shape: Shape, bonds: Sequence[int]) -> int:
+def chained_multiplications(shape: Shape, bonds: Sequence[int], moved: int = 0) -> int:
     """What a row multiplies that goes through the chain core by core, from the first to the last.
+
+    A number that goes into one of the products, or comes out, counts as `moved` multiplications.
 
     >>> vgg = Shape((7, 8, 8, 8, 7), (4, 8, 8, 4, 4))
     >>> round(chained_multiplications(vgg, (4, 4, 4, 4)) / (vgg.in_size * vgg.out_size), 4)
     0.0497
     """
     chain = _Chain.of(shape, bonds)
-    return sum(chain.link(k, k + 1)[0] for k in range(shape.n_cores))
+    links = (chain.link(k, k + 1) for k in range(shape.n_cores))
+    return sum(product + moved * numbers for product, numbers in links)
 
 
 @dataclass(frozen=True)

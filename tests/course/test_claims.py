@@ -12,13 +12,17 @@ from chapters import NOTEBOOKS, markdown
 
 from mpo_tutorial.course.cut_explorers import DepthExplorer
 from mpo_tutorial.course.explorers import EntropyExplorer, RankExplorer
+from mpo_tutorial.course.model_explorers import ModelMap
 from mpo_tutorial.experiments import bench, compare, cut_results, movement_results, records
 from mpo_tutorial.experiments.compare import Comparison
+from mpo_tutorial.experiments.evaluation import evaluate
+from mpo_tutorial.experiments.finetune import finetune
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.network_study import BATCH, DECOMPOSED, NETWORKS
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds
-from mpo_tutorial.maths.contraction import cheapest_route
+from mpo_tutorial.maths.contraction import MOVED, chained_multiplications, cheapest_route, worthwhile_route
+from mpo_tutorial.maths.entropy import Spectra
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
@@ -341,9 +345,21 @@ OF_CUTS = [
         ),
     ),
     (
-        "in each of the three parts half of what the accuracy lost, or more, comes back when a single number is fitted again",
+        "of what the accuracy lost with the attention, the feed-forward part or everything cut, half or more comes back",
         lambda x: all(
             x.lost(part, "refitted") <= 0.52 * x.lost(part, "accuracy") for part in ("all", "attention", "feed-forward")
+        ),
+    ),
+    (
+        "(With the embedding cut it is a fifth.)",
+        lambda x: 1 - x.lost("embedding", "refitted") / x.lost("embedding", "accuracy") == pytest.approx(0.2, abs=0.04),
+    ),
+    (
+        "None, at no size",
+        lambda x: all(
+            x.mean("fitted", ratio=ratio) > x.mean(way, ratio=ratio) + 1
+            for way in ("bias", "allotted", "fitted, allotted")
+            for ratio in (0.2, 0.4, 0.6, 0.8)
         ),
     ),
     (
@@ -668,9 +684,18 @@ def test_what_chapter_05_says_of_vggs_layer_holds():
     }
     ours, dense, other = "MPOLinear in cached", "nn.Linear", "tensorly-torch, factorized"
     assert seconds[4, 64, ours] < seconds[4, 64, dense] / 10
+    assert "that its three times differ by a third" in text
+    alike = [seconds[bond_dimension, 64, dense] for bond_dimension in (2, 4, 16)]
+    assert 1.25 < max(alike) / min(alike) < 1.45
     vgg = Shape((7, 8, 8, 8, 7), (4, 8, 8, 4, 4))
-    route = cheapest_route(vgg, vgg.caps(4), 64)
-    assert route.cost / (64 * vgg.in_size * vgg.out_size) == pytest.approx(0.2, abs=0.02)
+    route, whole = cheapest_route(vgg, vgg.caps(4), 64), vgg.in_size * vgg.out_size
+    assert route.cost / 64 / whole == pytest.approx(0.2, abs=0.02)
+    assert "core by core a chain multiplies a twentieth, but with the moving it costs more than half" in text
+    single, moved = (chained_multiplications(vgg, vgg.caps(4), each) / whole for each in (0, MOVED))
+    assert single == pytest.approx(0.05, abs=0.002)
+    assert 0.5 < moved < 0.6
+    assert "At a bond of 32 no route is worth it" in text
+    assert worthwhile_route(vgg, vgg.caps(32), 64) is None
     assert "With 64 images it is behind ours at every bond" in text
     for bond_dimension in {bond_dimension for bond_dimension, _, _ in seconds}:
         assert seconds[bond_dimension, 64, ours] < seconds[bond_dimension, 64, other]
@@ -680,6 +705,52 @@ def test_what_chapter_05_says_of_vggs_layer_holds():
         assert layer.route(BATCH) is None
         with cached(layer):
             assert layer.route(BATCH) is None
+
+
+@pytest.mark.full
+def test_which_bonds_order_was_learnt_in_chapter_05():
+    """Six small networks, trained."""
+    text = text_of("05")
+    assert "With the seeds 1 to 5 it is the same, but for a tie of the two outer entropies at seed 3" in text
+    assert "of the six random chains three have more in the first, three in the last" in text
+    born, after, right = [], [], []
+    for seed in range(6):
+        model, pixels = load("fc2-mpo-8", n_labels=10, seed=seed)
+        layer = model.head[1]
+        born.append(Spectra.of(layer.mpo.to_matrix(), layer.mpo.shape).entropies())
+        finetune(model, pixels, "digits", epochs=8, learning_rate=4e-3, seed=seed, progress=False)
+        whole = layer.mpo
+        after.append(Spectra.of(whole.to_matrix(), whole.shape).entropies())
+        for k in range(3):
+            layer.set_mpo(whole.truncate(tuple(2 if j == k else bond for j, bond in enumerate(whole.bonds))))
+            right.append(evaluate(model, pixels, "digits")["accuracy"])
+    born, after, right = np.array(born), np.array(after), np.array(right).reshape(6, 3)
+    assert (born[:, 1] > born[:, [0, 2]].max(1)).all()
+    assert (born[:, 0] > born[:, 2]).sum() == 3
+    assert (after[:, 1] > after[:, [0, 2]].max(1)).all()
+    assert abs(after[3, 0] - after[3, 2]) < 0.01
+    assert (np.delete(after[:, 0] - after[:, 2], 3) > 0.1).all()
+    assert (right.argmin(1) == 1).all() and (right.argmax(1) == 2).all()
+
+
+def test_what_chapter_04_says_of_its_maps_holds():
+    text = text_of("04")
+    assert (
+        "All its numbers are positive, from 0.004 on, and two untrained matrices of one shape differ by less than 0.003"
+        in text
+    )
+    explorer = ModelMap(load("minilm", 2, seed=0, pooling="pooler")[0], seed=0)
+    random = explorer.entropies(2, explorer.random)
+    below = random - explorer.entropies(2)
+    assert round(below.min(), 3) == 0.004
+    assert max(np.ptp(random[:, :4]), *(np.ptp(random[:, k]) for k in (4, 5))) < 0.003
+    assert (
+        "At bond 3, which `explorer.entropies(3)` has, most of the attention's matrices bear none that one could tell"
+        in text
+    )
+    other = explorer.entropies(3, explorer.random) - explorer.entropies(3)
+    assert np.median(other[:, :4]) < 2 * 0.003
+    assert other[:, 5].min() > 0.015
 
 
 class Networks(Study):
@@ -791,7 +862,7 @@ OF_NETWORKS = [
         lambda x: 2 < x.seconds(bond(16)) / x.seconds("FC2, dense") < 3,
     ),
     (
-        "with its two convolutions it is .088",
+        "with its two convolutions, which stay as they are, counted in both sums it is .088",
         lambda _: (
             round(
                 (sum(layer.n_params for layer in PAPERS_LAYERS["LeNet-5"]) + 2550)
@@ -877,7 +948,7 @@ OF_FIRST_CUTS = [
         ),
     ),
     (
-        "At bond 80 nine tenths of it are left, where more than a third of the way to guessing is gone",
+        "At bond 80 nine tenths of it are left, where the AUC has gone more than a third of the way to guessing",
         lambda x: (
             round(x.points["all", 80]["entropy"] / x.points["all", 192]["entropy"], 1) == 0.9
             and 1 / 3 < x.lost("all", 80, "auc") / (100 * x.points["all", 192]["validation"]["auc"] - 50) < 0.4
@@ -899,7 +970,7 @@ OF_FIRST_CUTS = [
         ),
     ),
     (
-        "cut to 144 everywhere, the model gets *more* reviews right than cut to 160",
+        "Cut to 144 everywhere, the model gets *more* reviews right than cut to 160",
         lambda x: x.right(144).sum() > x.right(160).sum(),
     ),
     (
@@ -907,8 +978,15 @@ OF_FIRST_CUTS = [
         lambda x: abs((x.right(144) & ~x.right(160)).sum() - (x.right(160) & ~x.right(144)).sum()) <= 3,
     ),
     (
-        "what looks like a cliff after them is largely a shifted threshold",
+        "what looks like a cliff after them is in good part a shifted threshold",
         lambda x: x.lost("all", 80, "refitted") < 0.5 * x.lost("all", 80),
+    ),
+    (
+        "At bond 80 two thirds of it, at 48 less than half",
+        lambda x: (
+            1 - x.lost("all", 80, "refitted") / x.lost("all", 80) == pytest.approx(2 / 3, abs=0.03)
+            and 0.3 < 1 - x.lost("all", 48, "refitted") / x.lost("all", 48) < 0.5
+        ),
     ),
 ]
 

@@ -67,7 +67,7 @@ def test_functions_that_fail_or_spoil_their_input_are_told_so(chapter, number, e
         return result
 
     tried = f" (Tried with {exercise.trials[0]}.)"
-    stopped = "Not yet. Your function stopped with ZeroDivisionError: division by zero"
+    stopped = f"Not yet. Your function stopped with ZeroDivisionError: division by zero. A hint: {exercise.hint}"
     assert ex.check(number, lambda *_: 1 / 0) == stopped + tried
     assert "Your function stopped with TypeError" in ex.check(number, lambda: 0)
     assert ex.check(number, lambda *_: None) == f"Not yet. {exercises.NOTHING}"

@@ -86,6 +86,7 @@ def test_a_rows_multiplications_are_those_of_the_products_through_the_chain(data
         )  # each number that comes out, times the pairs that are summed for it
         done *= o
     assert chained_multiplications(shape, mpo.bonds) == counted
+    assert chained_multiplications(shape, mpo.bonds, MOVED) == cost_of([core.shape for core in mpo.cores])
 
 
 def test_the_chain_is_taken_where_bonds_are_small_and_the_matrix_is_large():

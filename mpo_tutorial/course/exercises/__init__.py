@@ -86,7 +86,7 @@ class Exercise:
         try:
             result = given(*_arguments(trial))
         except Exception as error:  # whatever a reader's own code may raise
-            return f"Your function stopped with {type(error).__name__}: {error}"
+            return f"Your function stopped with {type(error).__name__}: {error}. A hint: {self.hint}"
         if result is None or result is ...:
             return NOTHING
         try:
@@ -225,11 +225,17 @@ def _difference(given: object, wanted: object) -> str | None:
     counted = np.asarray(wanted).dtype.kind in "iu"
     wanted = np.asarray(wanted, dtype=float)
     size = max(np.abs(wanted).max(initial=0), 1e-12)
-    off = np.abs(found - wanted).max(initial=0) / size
-    if off <= (1e-9 if counted else RELATIVE_TOLERANCE):
+    wrong = np.abs(found - wanted) / size > (1e-9 if counted else RELATIVE_TOLERANCE)
+    if not wrong.any():
         return None
-    if not counted and off <= ROUNDED:
-        return "Close. If you rounded, give three digits more, or let Python do the arithmetic."
+    if wrong.ndim == 1 and not wrong.all():
+        return f"Right, but for {' and '.join(f'number {k}' for k in np.flatnonzero(wrong) + 1)} of {len(wrong)}."
+    if counted and (found != np.round(found)).any():
+        return "A count is a whole number."
+    if not counted and (np.abs(found - wanted) / size <= ROUNDED).all():
+        return "Close. If you rounded, give more digits, or let Python do the arithmetic."
+    if not counted and (np.abs(wanted) <= 1).all() and (np.abs(found / 100 - wanted) / size <= ROUNDED).all():
+        return "As a share, please: between 0 and 1. You gave percent."
     return "It has the right form, but not the right value."
 
 

@@ -24,16 +24,24 @@ EXERCISES = (
             (lambda: 100 * SIZES[2] / sum(SIZES), "As a share, please: between 0 and 1. You gave percent."),
             (lambda: 1 - SIZES[2] / sum(SIZES), "That is the share of the four auxiliary cores together."),
             (lambda: 1 / 5, "One core of five, yes, but the cores are not equally large."),
+            (lambda: sum(SIZES) / SIZES[2], "Upside down: the part stands above the line, the whole below it."),
+            (lambda: 147456, "That is how many it has. As a share, please: divided by the sum of all five."),
             (lambda: 1, "It has as many numbers as the whole matrix, but the chain has more: add up all five."),
         ],
     ),
     Exercise(
-        question="how many numbers are frozen for each one that is trained",
+        question="how many numbers are frozen for each one that is trained, to three digits",
         answer=lambda: SIZES[2] / (sum(SIZES) - SIZES[2]),
         solution="# Train the small ones, and you train about an eighth of what stays frozen.\n147456 / (36 + 9216 + 9216 + 36)",
         hint="The central core is frozen: 147456 numbers. Add up those of the four others, and divide.",
         mistakes=[
             (lambda: SIZES[2] / SIZES[1], "That compares with one of the two larger small cores. Add all four up."),
+            (lambda: 8, "A good eighth, yes. To three digits, please."),
+            (lambda: 9, "A tenth of all five is trained. Here it is the frozen ones over the trained ones."),
+            (
+                lambda: SIZES[2] / sum(SIZES),
+                "That is the share of the frozen ones in all. Divide by the trained ones instead.",
+            ),
             (lambda: (sum(SIZES) - SIZES[2]) / SIZES[2], "That is trained for each one frozen. The other way round."),
             (
                 lambda: sum(SIZES) / (sum(SIZES) - SIZES[2]),
@@ -60,6 +68,40 @@ EXERCISES = (
             ),
             (lambda: 144, "There is room left: try the next smaller bond."),
             *((lambda bond=bond: bond, f"At {bond} there is room left: try smaller ones.") for bond in (160, 176, 192)),
+        ],
+    ),
+    Exercise(
+        question="accuracy and AUC of the scores 2, 3, 0.5 and 0.4, 1, 0.2, with the line at 0",
+        answer=lambda: [0.5, 8 / 9],
+        solution=(
+            "# All six lie above 0, so all are called kind: the three kind ones are right. Of the nine pairs of a kind review and\n"
+            "# an unkind one, all but (0.5, 1) have the kind one higher.\n"
+            "[3 / 6, 8 / 9]"
+        ),
+        hint=(
+            "Accuracy: on which side of 0 does each of the six lie? AUC: write down the nine pairs of a kind review and an unkind "
+            "one; in how many has the kind one the higher score?"
+        ),
+        mistakes=[
+            (lambda: [8 / 9, 0.5], "The other way round: the accuracy first."),
+            (lambda: [50, 800 / 9], "As shares, please: between 0 and 1. You gave percent."),
+            (
+                lambda: [5 / 6, 8 / 9],
+                "The AUC is right. That accuracy it would have with a better line; here the line is at 0.",
+            ),
+            (
+                lambda: [0.5, 5 / 6],
+                "The accuracy is right. The AUC asks pairs, of which there are nine: one kind, one unkind.",
+            ),
+            (
+                lambda: [0.5, 1.0],
+                "The accuracy is right. In one of the nine pairs the unkind review has the higher score.",
+            ),
+            (lambda: [0.5, 0.5], "The accuracy is right. The AUC knows no line: compare the scores in pairs."),
+            (
+                lambda: [0.5, 1 / 9],
+                "The accuracy is right. That is the share of pairs in which the unkind one is higher.",
+            ),
         ],
     ),
 )

@@ -22,6 +22,14 @@ def _rows_for_columns(matrix: np.ndarray, rank: int) -> np.ndarray:
     return (u[:, :rank] * s[:rank] @ vh[:, :rank].T)[:, : matrix.shape[1]]
 
 
+def _rows_of_u(matrix: np.ndarray, rank: int) -> np.ndarray:
+    """As it comes out for a square matrix; for another one the shapes do not fit."""
+    u, s, vh = np.linalg.svd(matrix)
+    if len(u) != len(vh):
+        return np.full_like(matrix, np.inf)
+    return sum(s[k] * np.outer(u[k], vh[k]) for k in range(rank))
+
+
 def _last_kept(matrix: np.ndarray, rank: int) -> np.ndarray:
     return matrix - truncated(matrix, min(matrix.shape) - rank)
 
@@ -39,8 +47,7 @@ EXERCISES = (
             ),
             (
                 lambda: 8,
-                "You counted the singular value as a number of its own. It can be multiplied into the column, "
-                "so it costs nothing.",
+                "A factor in front of the two can be multiplied into the column, so it costs nothing.",
             ),
             (
                 lambda: 6,
@@ -64,6 +71,11 @@ EXERCISES = (
                 "Those are the eigenvalues of A. For a matrix that is not symmetric they are something else.",
             ),
             (lambda: np.sqrt([5, 45]), "The values are right. By custom the largest comes first."),
+            (lambda: [9.0, 1.0], "You left out a factor: A^T A has 25 and 20 in its rows. Then take the roots."),
+            (
+                lambda: [3.0, 1.0],
+                "That is how they stand to each other. Multiply A^T A by (1, 1): by which factor does it come back?",
+            ),
         ],
     ),
     Exercise(
@@ -95,6 +107,10 @@ EXERCISES = (
             (lambda: _last_kept, "You kept the smallest singular values. The large ones carry the matrix."),
             (lambda: lambda matrix, rank: truncated(matrix, rank).T, "That is the transpose."),
             (
+                lambda: _rows_of_u,
+                "You took rows of u. Its columns are the pieces: u[:, k], or the first `rank` of them, u[:, :rank].",
+            ),
+            (
                 lambda: lambda matrix, rank: truncated(matrix, rank - 1),
                 "One rank too few: the slice [:rank] has `rank` entries.",
             ),
@@ -104,6 +120,7 @@ EXERCISES = (
             ),
         ],
         trials=[
+            "np.random.default_rng(1).standard_normal((4, 4)), 3",
             "np.random.default_rng(1).standard_normal((5, 4)), 3",
             "np.random.default_rng(1).standard_normal((3, 6)), 1",
         ],
@@ -120,6 +137,7 @@ EXERCISES = (
             (lambda: 193, "At 193 the factors hold more than the matrix."),
             (lambda: 96, "That saves half. You may keep more."),
             (lambda: 192, "At 192 they hold just as many, and no fewer."),
+            (lambda: 190, "At 190 they hold fewer, and there is a larger rank at which they still do."),
             (lambda: 384, "That is the full rank: there the two factors hold twice as many numbers as the matrix."),
             (lambda: 383, "Try it: 383 * (384 + 384) against 384 * 384."),
         ],

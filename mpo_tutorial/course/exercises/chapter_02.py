@@ -20,6 +20,12 @@ def _from_the_right(state: np.ndarray, n_left: int) -> np.ndarray:
     return schmidt(state, round(math.log2(len(state))) - n_left)
 
 
+def _a_row_for_each_spin(state: np.ndarray, n_left: int) -> np.ndarray:
+    if len(state) % n_left:
+        return np.full(n_left, np.nan)
+    return np.linalg.svd(state.reshape(n_left, -1), compute_uv=False)
+
+
 def _unnormalised() -> float:
     weights = np.linalg.svd(BY_HAND, compute_uv=False) ** 2
     return float(-(weights * np.log(weights)).sum())
@@ -49,6 +55,8 @@ EXERCISES = (
                 "That is the spread of the four chances. Write the amplitudes as a 2 x 2 table and take its singular values first.",
             ),
             (lambda: -math.log(2), "An entropy is not negative: mind the minus in front."),
+            (lambda: math.log(2) / 2, "That is one of the two terms. Add up both."),
+            (lambda: math.log10(2), "That is with the logarithm to base 10. Use ln."),
             (lambda: 1.0, "That is the entropy in bits, with the logarithm to base 2. Here it is in nats: use ln."),
             (
                 lambda: -2 * math.sqrt(0.5) * math.log(math.sqrt(0.5)),
@@ -70,6 +78,7 @@ EXERCISES = (
                 "That is Eq. 6 of the paper as printed, with plain singular values, 3/4 and 1/4. Take their squares.",
             ),
             (lambda: _entropy_by_hand() / math.log(2), "That is in bits. In nats, with ln, it is smaller."),
+            (lambda: _entropy_by_hand() / math.log(10), "That is with the logarithm to base 10. Use ln."),
             (lambda: -_entropy_by_hand(), "An entropy is not negative: mind the minus in front."),
             (
                 lambda: entropy.entropy(np.array([3.0, 4.0, 5.0])),
@@ -103,6 +112,10 @@ EXERCISES = (
                 "Keep the zeros, too: a cut has as many Schmidt values as the smaller of its two sides has settings.",
             ),
             (
+                lambda: _a_row_for_each_spin,
+                "n spins have 2**n settings: so many rows.",
+            ),
+            (
                 lambda: lambda state, n_left: schmidt(state, n_left + 1),
                 "One spin too many is on the left: n_left spins have 2**n_left settings.",
             ),
@@ -132,7 +145,27 @@ EXERCISES = (
                 "That is 2 to the power of 3.5, right for bits. In nats it is e to that power.",
             ),
             (lambda: 64, "64 is all that the cut in the middle has. 3.5 nats need fewer."),
+            (lambda: 35, "35 can, and 34 can, too. The smallest is asked for."),
+            (lambda: 39, "That is for the random state's 3.65 nats, further below. Here it is 3.5."),
             (lambda: math.exp(NATS), "A bond dimension is a whole number. Which is the first that suffices?"),
+        ],
+    ),
+    Exercise(
+        question="the share of the norm that a cut to two loses, with the weights 0.4, 0.3, 0.2 and 0.1",
+        answer=lambda: math.sqrt(0.3),
+        solution=(
+            "# What is left out has the square 0.2 + 0.1, of 1 in all. The error is the root of it.\nnp.sqrt(0.2 + 0.1)"
+        ),
+        hint="Chapter 01: the distance is the root of the sum of the squares that are left out. The weights are squares already.",
+        mistakes=[
+            (lambda: 0.3, "That is the share of the square. The share of the norm is its root, and larger."),
+            (lambda: 0.7, "That is the share of the square that is kept."),
+            (lambda: math.sqrt(0.7), "That is the norm of what is kept. What is lost stands at right angles to it."),
+            (lambda: math.hypot(0.2, 0.1), "You squared the weights. They are squares already."),
+            (
+                lambda: math.sqrt(0.2) + math.sqrt(0.1),
+                "You added the two Schmidt values. Their squares add up, and then comes the root.",
+            ),
         ],
     ),
 )

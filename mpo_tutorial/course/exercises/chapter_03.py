@@ -93,6 +93,10 @@ EXERCISES = (
                 "That is the transpose: you have (i2, j2) as rows. The first pair belongs to the rows.",
             ),
             (
+                lambda: NUMBERED.reshape(2, 2, 2, 2).transpose(0, 2, 3, 1).reshape(4, 4),
+                "You have (j2, i2) in the second pair: row digits come before column digits.",
+            ),
+            (
                 lambda: regrouped(NUMBERED.T),
                 "You have (j1, i1) and (j2, i2): row digits come before column digits in each pair.",
             ),
@@ -230,6 +234,7 @@ EXERCISES = (
         hint="Eq. 4: first the root of the discarded squares at each bond, then the root of the sum of their squares.",
         mistakes=[
             (lambda: 7, "That is 3 and 4, added. They add in squares: each later cut happens within what was kept."),
+            (lambda: 3, "That is the error of the first cut alone. The second loses another 4, at right angles to it."),
             (lambda: 9, "You added all four values. It is their squares that add."),
             (lambda: 25, "That is the square of it. Take the root."),
             (
@@ -257,6 +262,7 @@ EXERCISES = (
                 "The other way round: the slope by a number of core 1 is multiplied by core 2, which is a tenth.",
             ),
             (lambda: [1, 1, 1], "The matrix is the same, the slopes are not: each has the other core as a factor."),
+            (lambda: [0, 0.1, 10], "The factor by which the matrix changes is 1, not 0: it stays as it was."),
             (lambda: [10, 0.1, 10], "Ten times a tenth: the matrix stays as it was."),
             (
                 lambda: [1, 0.01, 100],

@@ -40,6 +40,7 @@ EXERCISES = (
             ),
             (lambda: 192 * 4 * 128, "The core has an out leg, too: 6."),
             (lambda: 384 * 384, "That is the core of a 384 x 384 matrix, or the in leg is missing."),
+            (lambda: 24, "Those are its two legs. The bonds on both sides belong to it as well."),
             (lambda: 192 * 24, "You left out the bond to the right of it."),
             (lambda: 192 * 128, "Those are its two bonds. It has two legs as well, 4 and 6."),
             (
@@ -57,7 +58,10 @@ EXERCISES = (
             "    sizes = [ends[k] * in_legs[k] * out_legs[k] * ends[k + 1] for k in range(len(in_legs))]\n"
             "    return 1 - sizes[len(sizes) // 2] / sum(sizes)"
         ),
-        hint="A core is left bond x in leg x out leg x right bond; put a 1 at both ends. The central one is number n // 2, from 0.",
+        hint=(
+            "A core is left bond x in leg x out leg x right bond; put a 1 at both ends, which `bonds` leaves out. The central is "
+            "number n // 2, from 0."
+        ),
         mistakes=[
             (
                 lambda: lambda *chain: 1 - auxiliary_share(*chain),
@@ -93,6 +97,7 @@ EXERCISES = (
                 lambda: math.log(384) - 0.5,
                 "That is for the matrix as it stands. The cut makes another one of its numbers, with 96 rows.",
             ),
+            (lambda: page(96, 96), "96 rows, yes. The cut is not square: the 147456 numbers make 1536 columns."),
             (lambda: math.log(1536) - 1536 / (2 * 96), "m is the smaller of the two sides."),
             (lambda: math.log(96) - 96 / 1536, "Below the line stands 2 n: twice the larger side."),
             (lambda: page(96, 384), "96 rows, yes. The 147456 numbers then make 1536 columns."),
@@ -107,6 +112,7 @@ EXERCISES = (
         mistakes=[
             (lambda: 2 * 96**2, "Nearly. Double the one matrix and halve the other: what has changed?"),
             (lambda: 96**2, "That is one side. There are two."),
+            (lambda: 1 / 8, "That is about their share of all ways. How many are they?"),
             (
                 lambda: 2 * (36 + 9216),
                 "Those are the numbers in the four small cores. Between cores 0 and 1 there is a gauge, which changes nothing.",
@@ -128,6 +134,7 @@ EXERCISES = (
                 lambda: [0.1, 0.4],
                 "That would be so if all four errors pointed the same way. Independent ones add in squares.",
             ),
+            (lambda: [0.2, 0.1], "The other way round: one noisy core first, then four."),
             (lambda: [0.1, 0.1], "The four do not hide behind one another: their squares add up."),
             (lambda: [0.1, 0.04], "That is the sum of their squares. Take the root."),
             (

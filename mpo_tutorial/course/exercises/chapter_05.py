@@ -84,6 +84,7 @@ EXERCISES = (
                 lambda: 4 * 16 * 7 * 4 * 16 + 4 * 4 * 4 * 4 * 4,
                 "The cores are not all of one size: look at their legs, and at the ends.",
             ),
+            (lambda: fc2_layers(16)[1].n_params, "That is the second layer alone."),
             (lambda: 784 * 256 + 256 * 10, "Those are the dense matrices."),
             (lambda: sum(layer.n_params for layer in fc2_layers(2)), "That is for a bond of 2 in the first layer."),
             (
@@ -106,6 +107,10 @@ EXERCISES = (
             (
                 lambda: _as_large_as_the_matrix(capped=False),
                 "So it would be if all three bonds could grow. The first can be 16 at most, and so can the last: 4 x 4 cases.",
+            ),
+            (
+                lambda: _as_large_as_the_matrix(capped=False) - 1,
+                "You let all three bonds grow, and rounded down. The first can be 16 at most, and so can the last: 4 x 4 cases.",
             ),
             (lambda: _as_large_as_the_matrix() - 1, "There it still has a few numbers fewer."),
         ],
@@ -160,6 +165,10 @@ EXERCISES = (
         hint="Go core by core. Each number that comes out is a sum over one in leg and one bond: count numbers and terms.",
         mistakes=[
             (lambda: chained_multiplications(SMALL, (1,)), "That is it for a bond of 1."),
+            (
+                lambda: 2 * chained_multiplications(SMALL, (2,)),
+                "You counted additions as well. Multiplications alone, please.",
+            ),
             (
                 lambda: 2 * (4 * 4 * 2),
                 "Those are the numbers in the cores. Each is used several times: once for each place of the other leg.",
