@@ -68,6 +68,14 @@ def figures_closed():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    import headless
+
+    with headless.chromium() as browser:
+        yield browser
+
+
 @pytest.fixture
 def ax():
     import matplotlib.pyplot as plt

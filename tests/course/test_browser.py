@@ -3,27 +3,23 @@ their sliders moved by keyboard.
 """
 
 import json
-import os
 import re
 import secrets
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import headless
 import nbformat
-import psutil
 import pytest
 from chapters import SMALL, shrunk
 from playwright.sync_api import Page, expect
 
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "test-output"
-PATIENCE = 180_000  # milliseconds, for whatever is waited for
+PATIENCE = 1000 * headless.PATIENCE  # milliseconds
 
 
 TO_ITS_END = "01_svd"
@@ -117,34 +113,26 @@ def jupyterlab(tmp_path) -> Iterator[Callable[[str], str]]:
     }
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     command += ["--ServerApp.port=0", f"--ServerApp.root_dir={course}"]
-    log = tmp_path / "server.log"
-    with open(log, "w") as file:
-        server = psutil.Popen(command, env={**os.environ, **environment}, stdout=file, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + PATIENCE / 1000
-    try:
-        while not (address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
-            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield lambda name: f"{address[0]}/lab/tree/notebooks/{name}?token={token}"
-    finally:
-        if server.is_running():
-            processes = [server, *server.children(recursive=True)]
-            server.terminate()
-            for process in psutil.wait_procs(processes, timeout=60)[1]:
-                process.kill()
+
+    def address(said: str) -> str | None:
+        found = re.search(r"http://127\.0\.0\.1:\d+", said)
+        return found and found[0]
+
+    with headless.served(command, tmp_path, environment, address) as found:
+        yield lambda name: f"{found}/lab/tree/notebooks/{name}?token={token}"
 
 
 @pytest.fixture
-def page(request) -> Iterator[Page]:
+def page(request, chromium) -> Iterator[Page]:
     """A page in headless Chromium, whose last sight is kept as a screenshot."""
-    with headless.chromium() as browser:
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(PATIENCE)
-        dialog = page.locator(".jp-Dialog", has_text="Select Kernel")  # some settings make JupyterLab ask
-        page.add_locator_handler(dialog, lambda: dialog.locator(".jp-mod-accept").click())
-        expect.set_options(timeout=PATIENCE)
-        yield page
-        page.screenshot(path=SCREENSHOTS / f"{request.node.callspec.id}-last.png")
+    page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(PATIENCE)
+    dialog = page.locator(".jp-Dialog", has_text="Select Kernel")  # some settings make JupyterLab ask
+    page.add_locator_handler(dialog, lambda: dialog.locator(".jp-mod-accept").click())
+    expect.set_options(timeout=PATIENCE)
+    yield page
+    page.screenshot(path=SCREENSHOTS / f"{request.node.callspec.id}-last.png")
+    page.close()
 
 
 def run_all_cells(page: Page, n_cells: int) -> None:

@@ -5,7 +5,6 @@ import re
 from html import unescape
 from pathlib import Path
 
-import headless
 import nbformat
 import numpy as np
 import pytest
@@ -118,12 +117,6 @@ ipywidgets.VBox([button, shown])
         assert all((tmp_path / "images" / leaf["image"]).exists() for leaf in leaves(tree))
     tree = json.loads(re.search(r"<script[^>]*>(.*?)</script>", pressed.outputs[0].data["text/html"], re.DOTALL)[1])
     assert [leaf["words"] for leaf in tree["below"]] == [f"pressed {k} times" for k in range(7)]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with headless.chromium() as browser:
-        yield browser
 
 
 def opened(chromium, folder: Path, *boxes: str):

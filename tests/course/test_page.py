@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import headless
 import numpy as np
 import pytest
 import torch
@@ -25,12 +24,6 @@ def path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_text(make_page.page(), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with headless.chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
