@@ -8,6 +8,7 @@ from mpo_tutorial.course.demo import beside_full
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.bench import summarise
 from mpo_tutorial.experiments.light import LIGHT
+from outer_links import as_list
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,6 +25,7 @@ def main() -> None:
     parts = {
         ("README.md", "table"): tables.markdown_of_comparison(records.shipped_points(LIGHT.name), LIGHT, SHOWN),
         ("README.md", "picture"): f"![{alt_text}](docs/tradeoff.png)",
+        ("docs/online.md", "links"): as_list(),
         ("benchmarks/README.md", "tables"): bench_tables.markdown(summarise(records.shipped_points("bench"))),
     }
     for (path, name), text in parts.items():

@@ -20,6 +20,7 @@ from packaging.version import Version
 import blocks
 import make_badges
 import make_readme
+import outer_links
 from mpo_tutorial.course import bench_tables, tables
 from mpo_tutorial.experiments import bench, records
 from mpo_tutorial.experiments.light import LIGHT
@@ -270,6 +271,14 @@ def test_the_benchmarks_page_shows_the_record():
 def test_readme_reads_in_three_minutes():
     prose = re.sub(r"```.*?```|<!--.*?-->|!\[.*?\]\(.*?\)", "", (ROOT / "README.md").read_text(), flags=re.S)
     assert len(prose.split()) < 3 * 300
+
+
+def test_every_link_that_leads_out_is_listed_for_the_first_person_with_a_network():
+    page = (ROOT / "docs" / "online.md").read_text(encoding="utf-8")
+    assert blocks.block_of(page, "links") == outer_links.as_list()
+    assert len(outer_links.outer_links()) >= 30
+    assert outer_links.outer_links()["https://arxiv.org/abs/2106.02205"][:2] == ["README.md", "00"]
+    assert any("(75)" in address for address in outer_links.outer_links())  # a bracket inside an address
 
 
 def test_links_and_pictures_of_the_texts_exist():
