@@ -36,7 +36,8 @@ EXERCISES = (
         hint="The central core is frozen: 147456 numbers. Add up those of the four others, and divide.",
         mistakes=[
             (lambda: SIZES[2] / SIZES[1], "That compares with one of the two larger small cores. Add all four up."),
-            (lambda: 8, "A good eighth, yes. To three digits, please."),
+            (lambda: 8, "Nearly eight, yes. To three digits, please."),
+            (lambda: 0.125, "That is trained for each one frozen, rounded. The other way round."),
             (lambda: 9, "A tenth of all five is trained. Here it is the frozen ones over the trained ones."),
             (
                 lambda: SIZES[2] / sum(SIZES),

@@ -111,6 +111,10 @@ EXERCISES = (
         hint="How many numbers have two matrices of 96 x 96? And how many numbers say nothing?",
         mistakes=[
             (lambda: 2 * 96**2, "Nearly. Double the one matrix and halve the other: what has changed?"),
+            (
+                lambda: 2 * (96**2 - 1),
+                "You took the factor from both. It is one number that says nothing: take it once.",
+            ),
             (lambda: 96**2, "That is one side. There are two."),
             (lambda: 1 / 8, "That is about their share of all ways. How many are they?"),
             (
@@ -136,6 +140,7 @@ EXERCISES = (
             ),
             (lambda: [0.2, 0.1], "The other way round: one noisy core first, then four."),
             (lambda: [0.1, 0.1], "The four do not hide behind one another: their squares add up."),
+            (lambda: [0.01, 0.04], "Those are the squares. Take the roots."),
             (lambda: [0.1, 0.04], "That is the sum of their squares. Take the root."),
             (
                 lambda: [0.1, 0.05],

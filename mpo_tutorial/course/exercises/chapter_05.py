@@ -91,6 +91,7 @@ EXERCISES = (
                 lambda: fc2_layers(16)[0].n_params + Chained((4, 4, 4, 4), (1, 1, 10, 1), 16).n_params,
                 "The second layer has bonds of 4: that is the number in its brackets.",
             ),
+            (lambda: 13, "That is how many times fewer they are. Here the question is for the numbers themselves."),
             (lambda: ratio(fc2_layers(16)), "That is the share. Here the question is for the numbers themselves."),
         ],
     ),
@@ -164,7 +165,10 @@ EXERCISES = (
         ),
         hint="Go core by core. Each number that comes out is a sum over one in leg and one bond: count numbers and terms.",
         mistakes=[
-            (lambda: chained_multiplications(SMALL, (1,)), "That is it for a bond of 1."),
+            (
+                lambda: chained_multiplications(SMALL, (1,)),
+                "You have half of it: the first core alone, or both at a bond of 1.",
+            ),
             (
                 lambda: 2 * chained_multiplications(SMALL, (2,)),
                 "You counted additions as well. Multiplications alone, please.",
