@@ -101,6 +101,7 @@ def tradeoff(
     ax.axhline(level, color=GREY, ls=":", lw=2)
     ax.annotate("guessing", (0, level), (0, -6), textcoords="offset points", va="top", color=GREY)
     ax.axvline(100, color=GREY, ls="--", lw=1.5)
+    ax.annotate("dense ", (100, level), (0, 4), textcoords="offset points", ha="right", color=GREY)
     ax.set_ylim(level - 6, 95)
     ax.legend(loc="upper left")
     ax.set_title("Cut the bonds of a tuned model")
@@ -122,7 +123,7 @@ def interval_of(judged: dict, measure: str) -> Sequence[float] | None:
 def shares_kept(ax: Axes, whole: dict, chosen: dict, entropy: float) -> Axes:
     """Shares of central and auxiliary numbers and of entropy that a point of a tradeoff keeps."""
     shares = [100 * chosen[name] / whole[name] for name in ("central", "auxiliary")] + [100 * entropy]
-    bars = ax.barh(["central\ncores", "auxiliary\ncores", "entropy"], shares, color=[ORANGE, GREEN, BLUE])
+    bars = ax.barh(["central\ncores", "auxiliary\ncores", "entropy"], shares, color=GREY)
     ax.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=4)
     ax.invert_yaxis()
     ax.set_xlim(0, 118)
@@ -145,10 +146,13 @@ def ways_compared(ax: Axes, record: dict, part: str, ratio: float | None = None,
         Of `cut_results.MEASURES`.
     """
     rows = [row for row in record["summary"] if row["part"] == part]
-    for k, way in enumerate(dict.fromkeys(row["way"] for row in rows)):
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    for k, way in enumerate(ways):
         colour, marker, name = WAYS[way]
         found = [row for row in rows if row["way"] == way]
-        x = [100 * row["ratio"] + 0.6 * (k - 1) for row in found]  # side by side, so that intervals can be told apart
+        x = [
+            100 * row["ratio"] + 0.6 * (k - (len(ways) - 1) / 2) for row in found
+        ]  # side by side
         y = np.array([row[measure]["mean"] for row in found])
         ends = np.array([ends_of(row[measure]) for row in found]).T
         style = {"fmt": marker + "-", "color": colour, "ms": 8, "lw": 2, "capsize": 4, "label": name}
@@ -158,14 +162,14 @@ def ways_compared(ax: Axes, record: dict, part: str, ratio: float | None = None,
         ax.axhline(100 * level, color=GREY, ls=":", lw=2)
         ax.annotate(name, (88, 100 * level), (0, 3), textcoords="offset points", ha="right", color=GREY)
     if ratio is not None:
-        ax.axvline(100 * ratio, color="black", lw=1.5)
+        ax.axvline(100 * ratio, color=GREY, lw=6, alpha=0.3, zorder=0)
     ax.set_xlim(right=88)
     ax.set_ylim(45, 95)
-    if rows[0]["way"] != rows[-1]["way"]:
+    if len(ways) > 1:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     ax.set_title(f"Cut: {part}")
     ax.set_xlabel("numbers left in the part (%)")
-    ax.set_ylabel(f"{JUDGED_BY[measure][2]} (%), 95 %")
+    ax.set_ylabel(f"{JUDGED_BY[measure][2]} (%; bars: 95 %)")
     return ax
 
 
@@ -177,7 +181,7 @@ def losses(ax: Axes, record: dict, parts: Sequence[str], measure: str = "accurac
         colour, marker, name = WAYS[way]
         found = [rows[part, way]["minus_uncut"][measure] for part in parts]
         y, ends = np.array([loss["mean"] for loss in found]), np.array([ends_of(loss) for loss in found]).T
-        x = np.arange(len(parts)) + 0.2 * (k - 0.5)
+        x = np.arange(len(parts)) + 0.2 * (k - (len(ways) - 1) / 2)
         ax.errorbar(x, 100 * y, 100 * np.abs(ends - y), fmt=marker, color=colour, ms=10, lw=2.5, capsize=5, label=name)
     ax.axhline(0, color=GREY, ls=":", lw=2)
     ax.set_xticks(range(len(parts)), [part.replace("-", "-\n").replace(" ", "\n") for part in parts])
@@ -185,7 +189,7 @@ def losses(ax: Axes, record: dict, parts: Sequence[str], measure: str = "accurac
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
     ax.set_title(f"Cut to {100 * record['layer_ratio']:.0f} %, all others whole")
     ax.set_xlabel("")
-    ax.set_ylabel(f"change of {JUDGED_BY[measure][2]}\n(points), 95 %")
+    ax.set_ylabel(f"change of {JUDGED_BY[measure][2]}\n(points; bars: 95 %)")
     return ax
 
 
