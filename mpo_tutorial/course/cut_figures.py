@@ -150,9 +150,7 @@ def ways_compared(ax: Axes, record: dict, part: str, ratio: float | None = None,
     for k, way in enumerate(ways):
         colour, marker, name = WAYS[way]
         found = [row for row in rows if row["way"] == way]
-        x = [
-            100 * row["ratio"] + 0.6 * (k - (len(ways) - 1) / 2) for row in found
-        ]  # side by side
+        x = [100 * row["ratio"] + 0.6 * (k - (len(ways) - 1) / 2) for row in found]  # side by side
         y = np.array([row[measure]["mean"] for row in found])
         ends = np.array([ends_of(row[measure]) for row in found]).T
         style = {"fmt": marker + "-", "color": colour, "ms": 8, "lw": 2, "capsize": 4, "label": name}

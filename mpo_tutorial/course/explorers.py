@@ -110,13 +110,16 @@ class EntropyExplorer:
         )
 
     def figure(self, field: float, whole: bool = False) -> Figure:
-        """The curve from the strongest field down to this one, or the whole of it, and the weights at this field."""
+        """The curve from the strongest field down to this one, or the whole of it beside the cat state's ln 2, and the weights."""
         values = self.schmidt_values(field)
         shown = [
             value if whole or at >= field else np.nan for at, value in zip(self.fields, self.entropies, strict=True)
         ]
         with plots.styled(2, (10, 4.6)) as (figure, (left, right)):
             plots.entropy_against_field(left, self.fields, {f"{self.n_sites} sites": shown})
+            if whole:
+                left.axhline(np.log(2), color=plots.GREY, lw=2, ls=":", label="ln 2")
+            left.legend()
             left.set_xlim(0, 1.03 * max(self.fields))
             left.set_ylim(0, 1.15 * max(self.entropies))
             left.plot(field, entropy(values), "o", ms=14, color=plots.ORANGE)

@@ -193,12 +193,10 @@ def error_against_bound(ax: Axes, bonds: Sequence[int], errors: Sequence[float],
 
 
 def entropy_against_field(ax: Axes, fields: Sequence[float], curves: dict[str, Sequence[float]]) -> Axes:
-    """Entropy of half an Ising ring against the field, a curve a size, and the cat state's ln 2."""
+    """Entropy of half an Ising ring against the field, a curve a size."""
     styles = zip(curves.items(), (BLUE, ORANGE, GREEN), ("-", "--", ":"), strict=False)
     for (name, entropies), colour, style in styles:
         ax.plot(fields, entropies, color=colour, lw=3, ls=style, label=name)
-    ax.axhline(np.log(2), color=GREY, lw=2, ls=":", label="ln 2")
-    ax.legend()
     ax.set_ylim(bottom=0)
     ax.set_title("Entropy of half the ring")
     ax.set_xlabel("field h (units of J)")

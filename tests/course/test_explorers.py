@@ -56,6 +56,17 @@ def test_the_entropy_of_the_ring_is_that_of_a_dense_calculation():
     assert f"{dense:.4f} nats" in explorer.in_words(0.5)
 
 
+def test_the_curve_is_drawn_as_far_as_the_slider_has_come():
+    explorer = EntropyExplorer(4, fields=(0.5, 1.0, 2.0))
+    curve, point = explorer.figure(1.0).axes[0].lines
+    assert np.isnan(curve.get_ydata()).tolist() == [True, False, False]
+    assert curve.get_ydata()[1:].tolist() == explorer.entropies[1:]
+    assert point.get_xdata()[0] == 1.0
+    curve, cat, _ = explorer.figure(1.0, whole=True).axes[0].lines
+    assert curve.get_ydata().tolist() == explorer.entropies
+    assert cat.get_ydata()[0] == np.log(2)
+
+
 @pytest.fixture
 def bonds() -> BondExplorer:
     matrix = torch.randn(12, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -46,6 +46,14 @@ def test_the_figure_has_every_bond_the_dense_band_and_both_chains(explorer):
     assert [bar.get_height() for bar in right.patches] == pytest.approx(np.log([16, 16, 16]))
 
 
+def test_what_wider_bonds_do_is_not_shown_before_one_comes_to_them(explorer):
+    narrow, wide = (explorer.figure(bond).axes for bond in (2, 16))
+    assert [line.get_xdata()[0] for line in narrow[0].lines if line.get_marker() == "o"] == [2]
+    for one, other in zip(narrow, wide, strict=True):
+        assert one.get_ylim() == other.get_ylim()
+    assert narrow[0].get_xlim() == wide[0].get_xlim()
+
+
 def test_the_slider_moves_words_and_figure(explorer):
     box = network_explorer(explorer)
     slider, shown = box.children
