@@ -66,6 +66,7 @@ class CutChain extends Chain {
   constructor(data) {
     super(data);
     this.cores = data.cores.map(decoded);
+    [this.rows, this.columns] = [this.inLegs, this.outLegs].map((legs) => legs.reduce((all, leg) => all * leg, 1));
     this.places = this.placesInMatrix();
     this.matrix = this.rebuilt(this.full);
     this.norm = distance(this.matrix, new Float64Array(this.matrix.length));
@@ -73,15 +74,14 @@ class CutChain extends Chain {
 
   // Where in the matrix a number belongs that the cores give in the order of their pairs: i_1 j_1 i_2 j_2 and so on.
   placesInMatrix() {
-    const columns = this.outLegs.reduce((all, leg) => all * leg, 1);
     let places = [0];
-    let [row, column] = [this.inLegs.reduce((all, leg) => all * leg, 1), columns];
+    let [row, column] = [this.rows, this.columns];
     this.inLegs.forEach((inLeg, k) => {
       row /= inLeg;
       column /= this.outLegs[k];
       const steps = Array.from({ length: this.pairs[k] }, (_, pair) => {
         const [i, j] = [Math.floor(pair / this.outLegs[k]), pair % this.outLegs[k]];
-        return i * row * columns + j * column;
+        return i * row * this.columns + j * column;
       });
       places = places.flatMap((place) => steps.map((step) => place + step));
     });
@@ -208,12 +208,11 @@ function draw() {
   waiting = false;
   const chain = chains[now.matrix];
   const found = numbersOf(now.matrix, now.bonds);
-  const columns = chain.outLegs.reduce((all, leg) => all * leg, 1);
   const largest = (3 * chain.norm) / Math.sqrt(chain.matrix.length);
   at("chain").innerHTML = chain.picture(now.bonds);
   at("words").textContent = WORDS.error(percent(found.error)) + chain.words(now.bonds);
-  paint(at("rebuilt"), found.rebuilt, columns, largest);
-  paint(at("lost"), found.rebuilt.map((number, k) => chain.matrix[k] - number), columns, largest);
+  paint(at("rebuilt"), found.rebuilt, chain.columns, largest);
+  paint(at("lost"), found.rebuilt.map((number, k) => chain.matrix[k] - number), chain.columns, largest);
   at("model-words").textContent = modelInWords(found.share);
   at("model").innerHTML = chart(data.model.curves, data.model.uncut.mean, found.share);
 }
@@ -254,8 +253,7 @@ function setMatrix(index, bonds = chains[index].full) {
       return label;
     }),
   );
-  const columns = chain.outLegs.reduce((all, leg) => all * leg, 1);
-  paint(at("original"), chain.matrix, columns, (3 * chain.norm) / Math.sqrt(chain.matrix.length));
+  paint(at("original"), chain.matrix, chain.columns, (3 * chain.norm) / Math.sqrt(chain.matrix.length));
   setBonds(bonds);
 }
 
