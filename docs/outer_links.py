@@ -4,18 +4,16 @@ import json
 import re
 from pathlib import Path
 
+from make_badges import WaysIn
+
 ROOT = Path(__file__).parents[1]
 TEXTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/*.md", "docs/*.md", "notebooks/*.ipynb")
 ADDRESS = re.compile(r"\]\((https?://[^\s()]*(?:\([^\s()]*\)[^\s()]*)*)\)")
-OURS = (
-    "https://colab.research.google.com/",
-    "https://mybinder.org/",
-    "https://github.com/YOUR-ACCOUNT/",
-)  # by `make badges`
 
 
 def outer_links(root: Path = ROOT) -> dict[str, list[str]]:
-    """The addresses in order, each with the files that lead there; those of the badges are left out."""
+    """The addresses in order, each with the files that lead there; those that `make badges` writes are left out."""
+    ours = ("https://colab.research.google.com/", "https://mybinder.org/", WaysIn.read(root).address)
     found: dict[str, list[str]] = {}
     for path in sorted(path for pattern in TEXTS for path in root.glob(pattern)):
         text = path.read_text(encoding="utf-8")
@@ -23,7 +21,7 @@ def outer_links(root: Path = ROOT) -> dict[str, list[str]]:
             cells = json.loads(text)["cells"]
             text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
         for address in dict.fromkeys(ADDRESS.findall(text)):
-            if not address.startswith(OURS) and path.stem != "online":
+            if not address.startswith(ours) and path.stem != "online":
                 found.setdefault(address, []).append(
                     path.stem.partition("_")[0] if path.suffix == ".ipynb" else path.name
                 )
