@@ -11,6 +11,7 @@ from wrapt import patch_function_wrapper, when_imported
 from mpo_tutorial.moved import MOVED
 
 if TYPE_CHECKING:
+    from mpo_tutorial.course import capstone_results as capstone_results
     from mpo_tutorial.course import comparisons as comparisons
     from mpo_tutorial.course import cut_explorers as cut_explorers
     from mpo_tutorial.course import cut_figures as cut_figures
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mpo_tutorial.course.demo import beside_full as beside_full
     from mpo_tutorial.course.notebook import set_up as set_up
     from mpo_tutorial.doctor import examine as examine
+    from mpo_tutorial.experiments import capstone as capstone
     from mpo_tutorial.experiments import compare as compare
     from mpo_tutorial.experiments import cut_results as cut_results
     from mpo_tutorial.experiments import light as light
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
 
 _MODULES = {  # by the room that they are in
     "course": (
+        "capstone_results",
         "comparisons",
         "cut_explorers",
         "cut_figures",
@@ -99,7 +102,16 @@ _MODULES = {  # by the room that they are in
         "tables",
         "widgets",
     ),
-    "experiments": ("compare", "cut_results", "light", "movement_results", "network_study", "squeezes", "statistics"),
+    "experiments": (
+        "capstone",
+        "compare",
+        "cut_results",
+        "light",
+        "movement_results",
+        "network_study",
+        "squeezes",
+        "statistics",
+    ),
     "maths": ("contraction", "reach", "states"),
     "models": ("activations", "families", "images", "networks"),
 }

@@ -17,7 +17,7 @@ from rich.table import Table
 from mpo_tutorial.course import squeeze_tables, tables
 from mpo_tutorial.experiments import forms, processes, records
 from mpo_tutorial.experiments.config import RunConfig
-from mpo_tutorial.experiments.glue import preset_of
+from mpo_tutorial.experiments.glue import PRESET_LENGTH, preset_of
 from mpo_tutorial.experiments.plans import Plan, plan_of, require_fit
 from mpo_tutorial.models.methods import METHODS
 from mpo_tutorial.options import (
@@ -369,6 +369,39 @@ def _print_comparison(
     for sentence in tables.sentences_of_comparison(summary, comparison):
         console.print(sentence, soft_wrap=True, markup=False)
     console.print(f"Record: {out / RECORD}")
+
+
+@app.command()
+def capstone(
+    model: Model = "bert-base-uncased",
+    tasks: Annotated[str, typer.Option(help="Of GLUE, commas between: rte, or wnli,mrpc,rte.")] = "rte",
+    minutes: Annotated[
+        float, typer.Option(parser=REAL, metavar="NUMBER", help="For all of it; they decide how many seeds there are.")
+    ] = 20.0,
+    epochs: Epochs = RunConfig.epochs,
+    max_length: MaxLength = PRESET_LENGTH,
+    device: Device = RunConfig.device,
+    out: Out = Path("runs/capstone"),
+):
+    """Light, full and LoRA on tasks of GLUE on a GPU, in a time that you state; goes on where it was cut off. Without a GPU or the
+    hub, something small.
+    """
+    from mpo_tutorial.course import capstone_results
+    from mpo_tutorial.experiments import capstone as capstones
+    from mpo_tutorial.experiments.compare import summarise
+    from mpo_tutorial.experiments.study import RECORD
+
+    asked = tuple(task.strip() for task in tasks.split(","))
+    chosen = capstones.at_hand(model, asked, epochs=epochs, max_length=max_length, device=device)
+    _require_writable(out)
+    show = partial(console.print, soft_wrap=True, markup=False)
+    show(chosen.why)
+    comparison, points = capstones.run(chosen, minutes, out, show=show)
+    summary = summarise(points, comparison)
+    _print_table(capstone_results.head(chosen), capstone_results.cells(summary, chosen))
+    for sentence in tables.sentences_of_comparison(summary, comparison):
+        show(sentence)
+    show(f"Record: {out / RECORD}")
 
 
 @app.command()

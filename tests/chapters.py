@@ -20,6 +20,7 @@ SMALL = {
     "04_where_bert_keeps_its_information": {"SENTENCES": (60, 20), "DRAWS": (10, 2), "NOISES": (3, 2)},
     "05_mpo_networks": {"EPOCHS": (8, 2)},
     "07_lightweight_fine_tuning": {"SENTENCES": (320, 64), "EPOCHS": (4, 1)},
+    "10_gpu_capstone": {"SENTENCES": (320, 32), "MINUTES_IF_SMALL": (2, 0.1)},
 }
 
 CUT_OFF = """

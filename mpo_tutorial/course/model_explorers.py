@@ -10,9 +10,10 @@ from torch import nn
 
 from mpo_tutorial.course import figures, plots
 from mpo_tutorial.course.explorers import listed
+from mpo_tutorial.experiments.memory import Need, need
 from mpo_tutorial.maths.entropy import Spectra
 from mpo_tutorial.maths.shapes import balanced_shape
-from mpo_tutorial.models.families import PAPERS, PARTS, dense_matrices, place
+from mpo_tutorial.models.families import PAPERS, PARTS, USUAL, config_by_name, dense_matrices, place
 from mpo_tutorial.models.ledger import Trained
 from mpo_tutorial.models.look import look_at
 
@@ -136,4 +137,81 @@ class LedgerExplorer:
         with plots.styled(2, (10, 5.2), (1.5, 1)) as (figure, (left, right)):
             figures.ledger(left, self.view(name, choice).ledger.by_kind()).set_title(name)
             figures.trained_shares(right, self.views(choice))
+        return figure
+
+
+class MemoryExplorer:
+    """What fills a GPU in a step of fine-tuning; from configs, without weights and without a GPU.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of `families.KNOWN`, with layers as BERT's.
+    length : int
+        Tokens of a sentence.
+    gigabytes : float
+        What the GPU holds that a line marks, in units of 10^9 bytes.
+    """
+
+    METHODS: ClassVar = {"full fine-tuning": "full", "light fine-tuning": "light", "LoRA, as many numbers": "lora"}
+    PRECISIONS = ("float32", "bfloat16")
+    PARTS: ClassVar = {
+        "weights": "weights",
+        "gradients": "gradients",
+        "optimiser": "AdamW's averages",
+        "matrices": "matrices made of weights",
+        "activations": "kept for the way back",
+    }
+
+    def __init__(self, names: Sequence[str], length: int = 128, gigabytes: float = 16.0):
+        self.length, self.gigabytes = length, gigabytes
+        self._views = {name: look_at(name, matrices=USUAL) for name in names}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._views)
+
+    def need(self, name: str, method: str, sentences: int, precision: str) -> Need:
+        """Estimated bytes of a step with so many sentences in memory at once; a method of `METHODS`."""
+        view, kind = self._views[name], self.METHODS[method]
+        more = {"full": 0, "light": view.ledger.total - view.ledger.dense, "lora": view.auxiliary}[kind]
+        return need(
+            config_by_name(name),
+            sentences,
+            self.length,
+            total=view.dense + more,
+            trained=view.dense if kind == "full" else view.auxiliary,
+            rebuilt=view.ledger.dense if kind == "light" else 0,
+            precision=precision,
+        )
+
+    def in_words(self, name: str, sentences: int, precision: str) -> str:
+        found = {method: self.need(name, method, sentences, precision) for method in self.METHODS}
+        sizes = listed(f"{method} {need.total / 1e9:.1f} GB" for method, need in found.items())
+        fit = [method for method, need in found.items() if need.total <= 1e9 * self.gigabytes]
+        kept = next(iter(found.values())).activations / 1e9
+        who = (
+            "All of them fit" if len(fit) == len(found) else f"Only {listed(fit)} fits" if fit else "None of them fits"
+        )
+        return (
+            f"{name}, {sentences} x {self.length} tokens at once, {precision}: {sizes}. {kept:.1f} GB of each are kept for the way "
+            f"back. {who} into {self.gigabytes:g} GB."
+        )
+
+    def figure(self, name: str, sentences: int, precision: str) -> Figure:
+        with plots.styled(1, (10, 5)) as (figure, (ax,)):
+            for row, method in enumerate(self.METHODS):
+                found, left = self.need(name, method, sentences, precision), 0.0
+                for (part, label), colour in zip(self.PARTS.items(), plots.COLOURS, strict=False):
+                    size = getattr(found, part) / 1e9
+                    ax.barh(row, size, left=left, color=colour, label="" if row else label)
+                    left += size
+                ax.annotate(f"{left:.1f}", (left, row), (5, 0), textcoords="offset points", va="center")
+            ax.axvline(self.gigabytes, color=plots.BLACK, lw=2, ls="--")
+            ax.set_yticks(range(len(self.METHODS)), self.METHODS)
+            ax.invert_yaxis()
+            ax.set_xlim(0, 1.12 * max(ax.get_xlim()[1], self.gigabytes))
+            ax.set_xlabel(f"GB in a step; dashed: {self.gigabytes:g} GB")
+            ax.set_title(f"{name}, {sentences} x {self.length} tokens, {precision}")
+            ax.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.35, -0.2))
         return figure

@@ -166,7 +166,8 @@ def sentences_of_comparison(summary: dict, comparison: Comparison) -> list[str]:
     config, result = final[0]["setting"]["config"], final[0]["result"]
     what = "images" if config["task"] in IMAGE_TASKS else "sentences"
     decided = [
-        f"{ours[:1].upper()}{ours[1:]} minus {other}, paired by {found['seeds']} seeds, on the {split} set ({n:,} {what}): "
+        f"{ours[:1].upper()}{ours[1:]} minus {other}, paired by {found['seeds']} seed{'s' * (found['seeds'] > 1)}, on the {split} "
+        f"set ({n:,} {what}): "
         f"{per_cent(found, '+')} points; {_verdict(found)}"
         for split, found in summary.get("primary", {}).items()
         for ours, other in [comparison.primary]
@@ -174,11 +175,17 @@ def sentences_of_comparison(summary: dict, comparison: Comparison) -> list[str]:
     ]
     short = f", tried with {comparison.tuned_for:.0%} of the epochs," if comparison.tuned_for < 1 else ""
     seeds = f"{len(comparison.tuning_seeds)} seed{'s' if len(comparison.tuning_seeds) > 1 else ''}"
+    rates = (
+        "Rates were known beforehand"
+        if not comparison.tuning_seeds
+        else (
+            f"Rates{short} are the best in their grids on the {' and '.join(comparison.tuned_on)} {what}, over {seeds}"
+        )
+    )
     return [
         *decided,
         f"{result['train_sentences']:,} training {what} of {config['task']}, {config['epochs']} epochs, batches of "
-        f"{config['batch_size']}. Rates{short} are the best in their grids on the {' and '.join(comparison.tuned_on)} {what}, "
-        f"over {seeds}. Intervals are Student's t over the seeds. Measured {_when_and_where(final)}.",
+        f"{config['batch_size']}. {rates}. Intervals are Student's t over the seeds. Measured {_when_and_where(final)}.",
     ]
 
 
@@ -192,10 +199,12 @@ def _when_and_where(points: Sequence[dict]) -> str:
 
 def _verdict(difference: dict) -> str:
     """What the interval says about the margin, and how many seeds could say it."""
+    if difference["interval"] is None:
+        return "a single seed has no interval."
     margin = f"above the margin of {-100 * difference['margin']:g} that was set beforehand"
     if difference["not_inferior"]:
         return f"all of it {margin}."
-    low, high = difference["interval"] or (-1.0, 1.0)
+    low, high = difference["interval"]
     held = "with 0 in it, and " if low <= 0 <= high else "all of it below 0, and " if high < 0 else ""
     many = difference["seeds_needed"]
     return f"{held}not all {margin}." + (

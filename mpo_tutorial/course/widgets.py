@@ -15,7 +15,7 @@ from mpo_tutorial.course.cut_explorers import DepthExplorer, TradeoffExplorer
 from mpo_tutorial.course.cut_figures import JUDGED_BY
 from mpo_tutorial.course.dashboard import CUTS, LIGHT, TASKS, Dashboard, Setting
 from mpo_tutorial.course.explorers import BondExplorer, EntropyExplorer, MovementExplorer, RankExplorer
-from mpo_tutorial.course.model_explorers import LedgerExplorer, ModelMap
+from mpo_tutorial.course.model_explorers import LedgerExplorer, MemoryExplorer, ModelMap
 from mpo_tutorial.course.network_explorers import NetworkExplorer
 from mpo_tutorial.course.squeeze_explorers import LiveSqueeze, SqueezeExplorer
 from mpo_tutorial.experiments import records
@@ -104,6 +104,17 @@ def ledger_explorer(explorer: LedgerExplorer) -> "Widget":
     name = ipywidgets.Dropdown(options=explorer.names, description="model")
     choice = ipywidgets.Dropdown(options=explorer.choices, description="matrices")
     return ipywidgets.VBox([name, choice, _following([name, choice], explorer)[0]])
+
+
+def memory_explorer(explorer: MemoryExplorer) -> "Widget":
+    """Which model, how many sentences at once, and in which precision; what a step holds follows."""
+    import ipywidgets
+
+    name = ipywidgets.Dropdown(options=explorer.names, description="model")
+    sentences = ipywidgets.SelectionSlider(options=[2**k for k in range(7)], value=32, description="sentences")
+    precision = ipywidgets.Dropdown(options=explorer.PRECISIONS, description="products")
+    controls = [name, sentences, precision]
+    return ipywidgets.VBox([*controls, _following(controls, explorer)[0]])
 
 
 def depth_explorer(explorer: DepthExplorer, ratio: float | None = None) -> "Widget":

@@ -1,6 +1,8 @@
 """Ways of fine-tuning compared: each chooses its learning rate on sentences it is not tested on, then is tested; two stages."""
 
+import hashlib
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +15,7 @@ from mpo_tutorial.experiments import floors, forms
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.plans import Plan
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds, seeds_needed
-from mpo_tutorial.experiments.study import Point, Setting, Study
+from mpo_tutorial.experiments.study import Point, Setting, Study, key_of
 from mpo_tutorial.experiments.tasks import MOST_TRAIN_BY_DEFAULT, Task, load_task, require_classes
 from mpo_tutorial.models.stored import holds_mpos
 
@@ -61,6 +63,7 @@ class Comparison:
     primary : pair of str
         The variants whose difference, first minus second, decides.
     tuning_seeds : sequence of int
+        With none nothing is tuned: each variant takes the first of its rates.
     tuned_on : sequence of str
         Splits whose sentences, all together, rates are chosen by.
     opened : sequence of str
@@ -170,13 +173,17 @@ def form(setting: Setting) -> forms.Form:
     return {**costs, **dict.fromkeys(setting["splits"], forms.SCORE)}
 
 
-def measure(setting: Setting, device: str | None = None) -> dict:
+def measure(setting: Setting, device: str | None = None, state: Path | None = None, judged: int | None = None) -> dict:
     """Fine-tune once, or take a floor; counts, seconds, and which sentences of each split were put into the right class.
 
     Parameters
     ----------
     device : str, optional
         Another than the config's. Where a point is made is said by its hardware, and need be no part of its setting.
+    state : Path, optional
+        A folder where a run that is cut off keeps what the next call for the same setting goes on with. None: it keeps nothing.
+    judged : int, optional
+        The first so many sentences of each split are judged, not all.
     """
     from mpo_tutorial.experiments.finetune import prepare, run  # loads transformers, which a summary does not need
 
@@ -184,10 +191,19 @@ def measure(setting: Setting, device: str | None = None) -> dict:
     prepared = prepare(replace(config, device=device or config.device))
     tuned_on = setting.get("tuned_on", [])
     open_left_out(prepared.task, [*setting["splits"], *tuned_on])
+    if judged is not None:
+        splits = {name: rows if name == "train" else rows[:judged] for name, rows in prepared.task.splits.items()}
+        prepared.task = replace(prepared.task, splits=splits)
     if setting["variant"] in floors.FLOORS:
         return floors.measure(prepared, setting["variant"], setting["splits"], tuned_on)
-    with TemporaryDirectory() as folder:
-        record = run(prepared, Path(folder), progress=False, splits=tuple(setting["splits"]), keep_weights=False)
+    options = {"progress": False, "splits": tuple(setting["splits"]), "keep_weights": False}
+    if state is None:
+        with TemporaryDirectory() as folder:
+            record = run(prepared, Path(folder), **options)
+    else:
+        own = state / hashlib.sha256(key_of(setting).encode()).hexdigest()[:16]
+        record = run(prepared, own, resume=True, **options)
+        shutil.rmtree(own)
     return kept_of(record, setting["splits"])
 
 
@@ -229,7 +245,9 @@ def tuned(points: Sequence[Point], comparison: Comparison) -> dict[str, dict[flo
 
 
 def chosen_rates(points: Sequence[Point], comparison: Comparison) -> dict[str, float]:
-    """Of each variant the rate with the best mean over the tuning seeds."""
+    """Of each variant the rate with the best mean over the tuning seeds; its first, if nothing is tuned."""
+    if not comparison.tuning_seeds:
+        return {name: variant.rates[0] for name, variant in comparison.variants.items()}
     found = tuned(points, comparison)
     return {name: max(rates, key=lambda rate: np.mean(rates[rate])) for name, rates in found.items()}
 

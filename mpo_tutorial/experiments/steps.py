@@ -124,7 +124,7 @@ def step_of(contender: str, work: Work, sizes: Sizes, device: str) -> Step | Non
         model, tokenizer = load(work.model)
     method = METHODS[{FULL: "full", LORA: "lora"}.get(contender, "light")]
     try:
-        method.apply(model, Way(N_CORES, rest="norms", size=_equal_rank(model) if contender == LORA else None))
+        method.apply(model, Way(N_CORES, rest="norms", size=equal_rank(model) if contender == LORA else None))
     except ImportError:
         return None
     model.to(device).train()
@@ -134,7 +134,7 @@ def step_of(contender: str, work: Work, sizes: Sizes, device: str) -> Step | Non
     return step
 
 
-def _equal_rank(model: "PreTrainedModel") -> int:
+def equal_rank(model: "PreTrainedModel") -> int:
     """At which LoRA of the matrices that become MPOs trains as many of their numbers, about."""
     sizes = [tuple(module.weight.T.shape) for _, module in dense_matrices(model, USUAL)]
     trained = 0

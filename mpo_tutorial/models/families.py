@@ -37,7 +37,7 @@ _PLACES = (
 )
 KINDS = ("query", "key", "value", "attention output", "feed-forward in", "feed-forward out")
 
-# The models of the paper and one more, by their names on the hub: model_type and what differs from transformers' defaults.
+# The models of the paper and two more, by their names on the hub: model_type and what differs from transformers' defaults.
 KNOWN = {
     "bert-base-uncased": ("bert", {}),
     "albert-base-v2": (
@@ -46,6 +46,10 @@ KNOWN = {
     ),
     "distilbert-base-uncased": ("distilbert", {}),
     "google/mobilebert-uncased": ("mobilebert", {}),
+    "bert-large-uncased": (
+        "bert",
+        {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    ),
     "roberta-base": ("roberta", {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}),
 }
 PAPERS_MODELS = tuple(KNOWN)[:4]

@@ -119,7 +119,7 @@ def _ends(found: dict) -> str:
             "points; with 0 in it, and not all above the margin of -1 that was set beforehand. Equal methods",
         ),
         ([-0.02, -0.001], "points; all of it below 0, and not all above the margin of -1"),
-        (None, "points; with 0 in it, and not all above the margin of -1"),
+        (None, "points; a single seed has no interval"),
     ],
 )
 def test_what_an_interval_says_of_the_margin(comparison, interval, said):

@@ -233,3 +233,42 @@ def test_ctrl_c_while_data_are_fetched_and_then_again(repositories, tmp_path):
         assert re.fullmatch("mpo-tutorial: stopped by Ctrl-C.*\n", stderr)
         hub.flowing.set()
         assert json.loads(python(LOAD, "rte", env=env).stdout)["rte"]["label_names"] == ["entailment", "not_entailment"]
+
+
+CAPSTONE = ("capstone", "--model", "tiny/bert", "--device", "cpu", "--max-length", "32")
+
+
+@pytest.mark.parametrize("tasks", [("rte",), pytest.param(("wnli", "rte"), marks=pytest.mark.full)])
+def test_the_capstone_goes_on_after_a_kill(online, mpo_tutorial_command, tmp_path, tasks):
+    """On the tasks as they lie in the cache: clocked, tuned, tested, and killed in the midst of it."""
+    env = {**os.environ, **online.env}
+    command = (*CAPSTONE, "--tasks", ",".join(tasks), "--epochs", "2", "--minutes", "0.01", "--out", "out")
+    record = tmp_path / "out/record.jsonl"
+    process = subprocess.Popen(
+        [COMMAND, *command], env=env, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    while not record.exists() or record.read_bytes().count(b"\n") < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    before = record.read_bytes()
+    kept = before[: before.rfind(b"\n") + 1]
+    clocked = (tmp_path / "out/clock/record.jsonl").read_bytes()
+    done = mpo_tutorial_command(*command, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert record.read_bytes().startswith(kept)
+    assert (tmp_path / "out/clock/record.jsonl").read_bytes() == clocked
+    assert not list((tmp_path / "out/unfinished").iterdir())
+    points = [json.loads(line) for line in record.read_text().splitlines()]
+    names = [f"{title}, {task}" for task in tasks for title in ("light", "full", "LoRA")]
+    tuned = [point["setting"]["variant"] for point in points if point["stage"] == "tuning"]
+    assert tuned == [name for name in names for _ in range(3)]
+    assert [point["setting"]["variant"] for point in points if point["stage"] == "final"] == names
+    assert f"tiny/bert on {', '.join(tasks)}, on the CPU, float32." in done.stdout
+    rows = {
+        line.split()[0]: line.split() for line in done.stdout.splitlines() if line.startswith(("guessing", "light "))
+    }
+    assert rows["guessing"][1:] == ["50.0"] * len(tasks)  # of the 24 pairs of a dev set
+    final = next(point for point in points if point["stage"] == "final")
+    assert rows["light"][1] == f"{100 * final['result']['test']['accuracy']:.1f}"

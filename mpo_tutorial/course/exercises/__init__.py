@@ -25,7 +25,7 @@ import numpy as np
 from mpo_tutorial.experiments.records import replacing
 from mpo_tutorial.maths import states
 
-CHAPTERS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "11")
+CHAPTERS = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10", "11")
 PROGRESS_FILE = ".exercises-done.json"
 KIND = "progress"  # of the file that is handed in
 RELATIVE_TOLERANCE, ROUNDED = 1e-3, 0.03
