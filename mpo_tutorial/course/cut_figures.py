@@ -156,19 +156,28 @@ def ways_compared(ax: Axes, record: dict, part: str, ratio: float | None = None,
         style = {"fmt": marker + "-", "color": colour, "ms": 8, "lw": 2, "capsize": 4, "label": name}
         ax.errorbar(x, 100 * y, 100 * np.abs(ends - y), **style)
     uncut = next(row for row in record["summary"] if row["way"] == "uncut")[measure]["mean"]
-    for level, name in ((uncut, "uncut"), (guessing(record["chance"]["unused"], measure), "guessing")):
+    chance = guessing(record["chance"]["unused"], measure)
+    for level, name, place, side in (
+        (uncut, "uncut", 0.02, "left"),
+        (chance, "guessing", 1, "right"),
+    ):  # where no curve is
         ax.axhline(100 * level, color=GREY, ls=":", lw=2)
-        ax.annotate(name, (88, 100 * level), (0, 3), textcoords="offset points", ha="right", color=GREY)
+        at = (place, 100 * level)
+        ax.annotate(name, at, (0, 3), ax.get_yaxis_transform(), textcoords="offset points", ha=side, color=GREY)
     if ratio is not None:
         ax.axvline(100 * ratio, color=GREY, lw=6, alpha=0.3, zorder=0)
     ax.set_xlim(right=88)
     ax.set_ylim(45, 95)
     if len(ways) > 1:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
-    ax.set_title(f"Cut: {part}")
+    ax.set_title(f"{_capital(JUDGED_BY[measure][2])}, cut: {part}")
     ax.set_xlabel("numbers left in the part (%)")
     ax.set_ylabel(f"{JUDGED_BY[measure][2]} (%; bars: 95 %)")
     return ax
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def losses(ax: Axes, record: dict, parts: Sequence[str], measure: str = "accuracy") -> Axes:
@@ -185,7 +194,7 @@ def losses(ax: Axes, record: dict, parts: Sequence[str], measure: str = "accurac
     ax.set_xticks(range(len(parts)), [part.replace("-", "-\n").replace(" ", "\n") for part in parts])
     if len(ways) > 1:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=2)
-    ax.set_title(f"Cut to {100 * record['layer_ratio']:.0f} %, all others whole")
+    ax.set_title(f"{_capital(JUDGED_BY[measure][2])}, one cut to {100 * record['layer_ratio']:.0f} %")
     ax.set_xlabel("")
     ax.set_ylabel(f"change of {JUDGED_BY[measure][2]}\n(points; bars: 95 %)")
     return ax

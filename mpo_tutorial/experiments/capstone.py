@@ -416,7 +416,7 @@ def comparison(capstone: Capstone, clocked: Sequence[Point], minutes: float) -> 
     width = TUNED_FOR / _outline(capstone.base.model)[0].hidden_size
     variants = {}
     for name, config in capstone.configs().items():
-        rate = float(f"{config.learning_rate * width:.3g}")
+        rate = float(f"{METHODS[config.method].learning_rate * width:.3g}")
         options = {"task": config.task, "method": config.method, "size": config.size, "micro_batch_size": micro[name]}
         rates = (rate,) if capstone.is_small else around(rate)
         variants[name] = Variant(rates, options, seeds, Capstone.name(FULL, config.task))

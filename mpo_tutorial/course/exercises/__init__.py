@@ -228,12 +228,12 @@ def _difference(given: object, wanted: object) -> str | None:
     wrong = np.abs(found - wanted) / size > (1e-9 if counted else RELATIVE_TOLERANCE)
     if not wrong.any():
         return None
+    if not counted and (np.abs(found - wanted) / size <= ROUNDED).all():
+        return "Close. If you rounded, give more digits, or let Python do the arithmetic."
     if wrong.ndim == 1 and not wrong.all():
         return f"Right, but for {' and '.join(f'number {k}' for k in np.flatnonzero(wrong) + 1)} of {len(wrong)}."
     if counted and (found != np.round(found)).any():
         return "A count is a whole number."
-    if not counted and (np.abs(found - wanted) / size <= ROUNDED).all():
-        return "Close. If you rounded, give more digits, or let Python do the arithmetic."
     if not counted and (np.abs(wanted) <= 1).all() and (np.abs(found / 100 - wanted) / size <= ROUNDED).all():
         return "As a share, please: between 0 and 1. You gave percent."
     return "It has the right form, but not the right value."

@@ -113,6 +113,12 @@ EXERCISES = (
                 lambda: _as_large_as_the_matrix(capped=False) - 1,
                 "You let all three bonds grow, and rounded down. The first can be 16 at most, and so can the last: 4 x 4 cases.",
             ),
+            (lambda: 16, "That is the most that an outer bond can be. Above it, the middle one goes on growing."),
+            (
+                lambda: 448,
+                "That is the most that the middle bond can be. The chain is as large as its matrix long before.",
+            ),
+            (lambda: 256, "That is how many units there are. Count the cores: two of 4 x 4 x 16, two of 16 x 28 x D."),
             (lambda: _as_large_as_the_matrix() - 1, "There it still has a few numbers fewer."),
         ],
     ),

@@ -21,6 +21,11 @@ def _truncated(matrix: np.ndarray, rank: int) -> np.ndarray:
     return (u[:, :rank] * s[:rank]) @ vt[:rank]
 
 
+def _columns_for_rows(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
+    columns = np.linalg.svd(inputs @ matrix, full_matrices=False)[2][:, :rank]
+    return matrix @ columns @ columns.T if len(columns) == matrix.shape[1] else np.full_like(matrix, np.nan)
+
+
 def _onto_inputs(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
     vt = np.linalg.svd(inputs, full_matrices=False)[2][:rank]
     return vt.T @ vt @ matrix
@@ -70,6 +75,7 @@ EXERCISES = (
                 lambda: 38,
                 "That is 40 % of the full bond, 96. But the central core shrinks with the square of the bond.",
             ),
+            (lambda: 96, "That is the full bond. How far must it sink?"),
             (lambda: 153, "384 numbers to 40 % would be a rank. Here the matrix is a chain of five cores."),
         ],
     ),
@@ -119,6 +125,7 @@ EXERCISES = (
             ),
             (lambda: 3.0, "That is what the weights lose. The output loses it only as far as the input goes there."),
             (lambda: 0.2, "That would be the 2 on the small input. But it is the 3 that meets the small input."),
+            (lambda: 0.1, "That is the size of the input that is lost. By what does the matrix multiply it?"),
             (lambda: 0.09, "That is its square, the mean squared error. Take the root."),
         ],
     ),
@@ -151,6 +158,10 @@ EXERCISES = (
             (
                 lambda: _still_whitened,
                 "You are still in the coordinates of the weighted inputs. Take the root out again.",
+            ),
+            (
+                lambda: _columns_for_rows,
+                "The directions are the rows of what `np.linalg.svd` gives last. You took its columns.",
             ),
             (
                 lambda: _onto_inputs,
