@@ -5,7 +5,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 # A worker for each core, a file for a worker at a time, in the order of tests/conftest.py.
 SIDE_BY_SIDE := -n logical --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-full lab explorer book page bench readme badges types mutants venv
+.PHONY: help demo test test-full lab explorer book page bench bench-gpu readme badges types mutants venv
 
 help:
 	@echo "make demo       compress a BERT, train a twentieth of it, draw the trade-off (a few minutes)"
@@ -16,6 +16,7 @@ help:
 	@echo "make book       the course as pages to read without Jupyter, in build/book"
 	@echo "make page       one page with matrices to cut, for a browser and nothing else, build/page.html"
 	@echo "make bench      speed and memory beside other libraries (a quarter of an hour)"
+	@echo "make bench-gpu  steps, decompositions and passes of BERTs on a GPU (half an hour)"
 	@echo "make readme     the README's table and picture again, from the records"
 	@echo "make types      what pyright says of the files that pyproject.toml lists"
 	@echo "make mutants    faults put into the code one by one; those that no test notices are listed (two hours; tests/mutants.md)"
@@ -35,6 +36,9 @@ page: .venv/demo-installed
 
 bench: .venv/bench-installed
 	$(BIN)/mpo-tutorial bench
+
+bench-gpu: .venv/bench-installed
+	$(BIN)/mpo-tutorial bench-gpu --resume
 
 lab: .venv/lab-installed
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from blocks import replace_block
-from mpo_tutorial.course import bench_tables, figures, tables
+from mpo_tutorial.course import bench_tables, figures, gpu_tables, tables
 from mpo_tutorial.course.demo import beside_full
 from mpo_tutorial.experiments import records
 from mpo_tutorial.experiments.bench import summarise
@@ -27,6 +27,8 @@ def main() -> None:
         ("README.md", "picture"): f"![{alt_text}](docs/tradeoff.png)",
         ("docs/online.md", "links"): as_list(),
         ("benchmarks/README.md", "tables"): bench_tables.markdown(summarise(records.shipped_points("bench"))),
+        ("benchmarks/README.md", "gpu"): gpu_tables.markdown(gpu_tables.shipped()),
+        ("README.md", "gpu"): gpu_tables.in_a_line(gpu_tables.shipped()),
     }
     for (path, name), text in parts.items():
         page = (ROOT / path).read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mpo_tutorial.course import exercises as exercises
     from mpo_tutorial.course import explorers as explorers
     from mpo_tutorial.course import figures as figures
+    from mpo_tutorial.course import gpu_tables as gpu_tables
     from mpo_tutorial.course import model_explorers as model_explorers
     from mpo_tutorial.course import movement_figures as movement_figures
     from mpo_tutorial.course import network_explorers as network_explorers
@@ -91,6 +92,7 @@ _MODULES = {  # by the room that they are in
         "exercises",
         "explorers",
         "figures",
+        "gpu_tables",
         "model_explorers",
         "movement_figures",
         "network_explorers",

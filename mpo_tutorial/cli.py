@@ -686,6 +686,31 @@ def bench(
     console.print(f"\nRecord: {out / study.RECORD}")
 
 
+@app.command("bench-gpu")
+def bench_gpu(
+    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
+    repeat: Annotated[int, typer.Option(parser=WHOLE, metavar="INTEGER", help="Turns of each contender.")] = 10,
+    config: Annotated[
+        list[Path] | None, typer.Option(help="A config.json instead of BERT-base's and BERT-large's.")
+    ] = None,
+    out: Out = Path("runs/bench-gpu"),
+    resume: Resume = False,
+):
+    """Steps of full, light and LoRA, decompositions and forward passes of BERTs on a GPU (about half an hour)."""
+    from mpo_tutorial.course import gpu_tables
+    from mpo_tutorial.experiments import gpu_bench, study
+
+    made = gpu_bench.study([*map(str, config)] if config else gpu_bench.MODELS, device=device, repeat=repeat)
+    _require_writable(out)
+    points = study.run(made, out, resume=resume, show=partial(console.print, soft_wrap=True, markup=False))
+    for table in gpu_tables.tables(points):
+        console.print(f"\n{table.title}")
+        _print_table(table.head, table.rows)
+    for sentence in gpu_tables.sentences(points):
+        console.print(sentence, soft_wrap=True, markup=False)
+    console.print(f"\nRecord: {out / study.RECORD}")
+
+
 @app.command()
 def doctor():
     """Check this machine: Python, packages, threads, memory, GPU, model, data, hub, disk."""

@@ -67,6 +67,8 @@ EXERCISES = (
                 (lambda bond=bond: bond, f"At {bond} it has lost far more than that. Go back.")
                 for bond in (96, 80, 64, 48)
             ),
+            (lambda: 120, "The slider has no such bond. Asked is one of those on record."),
+            (lambda: 75, "That is an accuracy. At which bond?"),
             (lambda: 144, "There is room left: try the next smaller bond."),
             *((lambda bond=bond: bond, f"At {bond} there is room left: try smaller ones.") for bond in (160, 176, 192)),
         ],
@@ -97,6 +99,10 @@ EXERCISES = (
             (
                 lambda: [0.5, 1.0],
                 "The accuracy is right. In one of the nine pairs the unkind review has the higher score.",
+            ),
+            (
+                lambda: [1.0, 8 / 9],
+                "The AUC is right. For the accuracy: the unkind ones, too, lie above 0, and are called kind.",
             ),
             (lambda: [0.5, 0.5], "The accuracy is right. The AUC knows no line: compare the scores in pairs."),
             (
