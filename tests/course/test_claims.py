@@ -22,7 +22,7 @@ from mpo_tutorial.experiments.network_study import BATCH, DECOMPOSED, NETWORKS
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds
 from mpo_tutorial.maths.contraction import MOVED, chained_multiplications, cheapest_route, worthwhile_route
-from mpo_tutorial.maths.entropy import Spectra
+from mpo_tutorial.maths.entropy import Spectra, entropy
 from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
@@ -767,6 +767,22 @@ def test_what_chapter_05_says_of_entropies_on_record_holds():
     assert found.entropies(bond(16), "before").round(1).tolist() == [2.2, 2.7, 2.2]
     assert (found.entropies(bond(16), "before") > found.entropies(bond(16), "after")).all()
     assert (found.entropies(DECOMPOSED, "after") > found.entropies(bond(16), "after")).all()
+
+
+def test_what_chapter_02_says_of_the_query_matrix_holds():
+    text = text_of("02")
+    assert "sees more of a difference: 5.04 nats against 5.45, where 5.95 is the most" in text
+    bert, _ = load("minilm", 2, seed=0)
+    query = bert.get_submodule("bert.encoder.layer.0.attention.self.query").weight.detach().T
+    random = np.random.default_rng(0).standard_normal(query.shape)
+    found = [entropy(np.linalg.svd(matrix, compute_uv=False)) for matrix in (query.numpy(), random)]
+    assert [*np.round(found, 2), round(np.log(384), 2)] == [5.04, 5.45, 5.95]
+    assert "to 48 Schmidt values of 96, and a third of the sum is gone, which is 57 % of the norm" in text
+    weights = np.asarray(Spectra.of(query, balanced_shape(384, 384)).values[1]) ** 2
+    assert len(weights) == 96
+    lost = weights[48:].sum() / weights.sum()
+    assert lost == pytest.approx(1 / 3, abs=0.02)
+    assert round(lost**0.5, 2) == 0.57
 
 
 def test_what_chapter_04_says_of_its_maps_holds():

@@ -26,6 +26,13 @@ def _a_row_for_each_spin(state: np.ndarray, n_left: int) -> np.ndarray:
     return np.linalg.svd(state.reshape(n_left, -1), compute_uv=False)
 
 
+def _not_conjugated(state: np.ndarray, n_left: int) -> np.ndarray:
+    """By the eigenvalues of m.T @ m, which is right for real amplitudes alone."""
+    table = np.asarray(state).reshape(2**n_left, -1)
+    table = table if len(table) >= table.shape[1] else table.T
+    return np.sqrt(np.clip(np.sort(np.linalg.eigvals(table.T @ table).real)[::-1], 0, None))
+
+
 def _unnormalised() -> float:
     weights = np.linalg.svd(BY_HAND, compute_uv=False) ** 2
     return float(-(weights * np.log(weights)).sum())
@@ -116,6 +123,14 @@ EXERCISES = (
                 "n spins have 2**n settings: so many rows.",
             ),
             (
+                lambda: lambda state, n_left: schmidt(state, n_left)[::-1],
+                "Right, but for the order: the largest first.",
+            ),
+            (
+                lambda: _not_conjugated,
+                "Right for real amplitudes. For complex ones the other factor has to be conjugated: m.conj().T @ m.",
+            ),
+            (
                 lambda: lambda state, n_left: schmidt(state, n_left + 1),
                 "One spin too many is on the left: n_left spins have 2**n_left settings.",
             ),
@@ -144,6 +159,7 @@ EXERCISES = (
                 lambda: math.ceil(2**NATS),
                 "That is 2 to the power of 3.5, right for bits. In nats it is e to that power.",
             ),
+            (lambda: 32, "That is five bits. ln 32 is a little below 3.5."),
             (lambda: 64, "64 is all that the cut in the middle has. 3.5 nats need fewer."),
             (lambda: 35, "35 can, and 34 can, too. The smallest is asked for."),
             (lambda: 39, "That is for the random state's 3.65 nats, further below. Here it is 3.5."),
@@ -159,6 +175,10 @@ EXERCISES = (
         hint="Chapter 01: the distance is the root of the sum of the squares that are left out. The weights are squares already.",
         mistakes=[
             (lambda: 0.3, "That is the share of the square. The share of the norm is its root, and larger."),
+            (
+                lambda: 1 - math.sqrt(0.7),
+                "Norms do not subtract like that: take the root of what is left out, 0.2 + 0.1.",
+            ),
             (lambda: 0.7, "That is the share of the square that is kept."),
             (lambda: math.sqrt(0.7), "That is the norm of what is kept. What is lost stands at right angles to it."),
             (lambda: math.hypot(0.2, 0.1), "You squared the weights. They are squares already."),
