@@ -191,7 +191,11 @@ class MemoryExplorer:
         fit = [method for method, need in found.items() if need.total <= 1e9 * self.gigabytes]
         kept = next(iter(found.values())).activations / 1e9
         who = (
-            "All of them fit" if len(fit) == len(found) else f"Only {listed(fit)} fits" if fit else "None of them fits"
+            "All of them fit"
+            if len(fit) == len(found)
+            else f"Only {listed(fit)} would fit"
+            if fit
+            else "None of them fits"
         )
         return (
             f"{name}, {sentences} x {self.length} tokens at once, {precision}: {sizes}. {kept:.1f} GB of each are kept for the way "

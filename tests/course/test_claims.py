@@ -11,12 +11,14 @@ import torch
 from chapters import NOTEBOOKS, markdown
 
 from mpo_tutorial.course.cut_explorers import DepthExplorer
+from mpo_tutorial.course.exercises.chapter_10 import EXERCISES as EXERCISES_10
 from mpo_tutorial.course.explorers import EntropyExplorer, RankExplorer
-from mpo_tutorial.course.model_explorers import ModelMap
+from mpo_tutorial.course.model_explorers import MemoryExplorer, ModelMap
 from mpo_tutorial.experiments import bench, compare, cut_results, movement_results, records
 from mpo_tutorial.experiments.compare import Comparison
 from mpo_tutorial.experiments.evaluation import evaluate
 from mpo_tutorial.experiments.finetune import finetune
+from mpo_tutorial.experiments.glue import PUBLISHED
 from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.network_study import BATCH, DECOMPOSED, NETWORKS
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
@@ -1048,3 +1050,39 @@ OF_FIRST_CUTS = [
 def test_what_chapter_00_says_of_its_cuts_holds(sentence, holds):
     assert sentence in text_of("00")
     assert holds(FirstCuts())
+
+
+def test_what_chapter_10_says_of_memory_holds():
+    text = text_of("10")
+    assert "Light fine-tuning trains 8 million numbers of BERT's 110." in text
+    assert "Light fine-tuning saves nothing." in text
+    explorer = MemoryExplorer(("bert-base-uncased", "bert-large-uncased"))
+    for name in explorer.names:
+        full, light, lora = (explorer.need(name, method, 32, "float32") for method in explorer.METHODS)
+        assert light.total == pytest.approx(full.total, rel=0.05)
+        assert lora.total < 0.8 * full.total
+        assert light.gradients == lora.gradients
+    assert round(explorer.need("bert-base-uncased", "light fine-tuning", 1, "float32").gradients / 4e6) == 8
+    assert "a GPU of 16 GB, as Colab lends them, becomes too small" in text
+    assert explorer.need("bert-large-uncased", "light fine-tuning", 64, "float32").total > 16e9
+
+
+def test_what_chapter_10_says_of_the_papers_rows_holds():
+    text = text_of("10")
+    for model in ("bert-base-uncased", "albert-base-v2"):
+        for figures, numbers in PUBLISHED[model].values():
+            row = f"| {figures['wnli']} | {figures['rte']} | {numbers} |"
+            assert (row in text) == (numbers != "1.1 / 9")
+    assert "The seven points at ALBERT" in text
+    rte = [figures["rte"] for figures, _ in PUBLISHED["albert-base-v2"].values()]
+    assert round(rte[1] - rte[0]) == 7
+
+
+def test_what_chapter_10_says_of_bfloat16_holds():
+    assert "That is an eighth of the distance." in text_of("10")
+    weight = torch.tensor(0.05, dtype=torch.bfloat16)
+    after = (weight.view(torch.int16) + 1).view(torch.bfloat16)
+    distance = after.item() - weight.item()
+    assert EXERCISES_10[4].answer() == distance
+    assert 3e-5 / distance == pytest.approx(1 / 8, rel=0.05)
+    assert weight + torch.tensor(3e-5, dtype=torch.bfloat16) == weight
