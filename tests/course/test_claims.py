@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from chapters import NOTEBOOKS, markdown
+from typer.main import get_command
 
+from mpo_tutorial.cli import app
 from mpo_tutorial.course.cut_explorers import DepthExplorer
 from mpo_tutorial.course.exercises.chapter_10 import EXERCISES as EXERCISES_10
 from mpo_tutorial.course.explorers import EntropyExplorer, RankExplorer
@@ -29,6 +31,7 @@ from mpo_tutorial.maths.linalg import relative_error
 from mpo_tutorial.maths.mpo import MPO
 from mpo_tutorial.maths.shapes import Shape, balanced_shape
 from mpo_tutorial.models.families import KINDS, dense_matrices
+from mpo_tutorial.models.families import KNOWN as FAMILIES
 from mpo_tutorial.models.layers import MPOLinear, cached
 from mpo_tutorial.models.loading import load
 from mpo_tutorial.models.networks import LENETS_KERNELS, PAPERS_LAYERS, fc2_layers, ratio
@@ -1086,3 +1089,19 @@ def test_what_chapter_10_says_of_bfloat16_holds():
     assert EXERCISES_10[4].answer() == distance
     assert 3e-5 / distance == pytest.approx(1 / 8, rel=0.05)
     assert weight + torch.tensor(3e-5, dtype=torch.bfloat16) == weight
+
+
+def test_the_commands_of_chapter_10_are_there():
+    """Each is parsed as the command line parses it, and not run."""
+    page = markdown(next(path for path in NOTEBOOKS if path.name.startswith("10")))
+    lines = [line for fence in re.findall(r"```\n(.*?)```", page, re.DOTALL) for line in fence.strip().splitlines()]
+    found = [
+        line.replace("$(which mpo-tutorial)", "mpo-tutorial").partition("mpo-tutorial ")[2].split() for line in lines
+    ]
+    assert [words[0] for words in found] == ["finetune", "compare", "capstone"]
+    group = get_command(app)
+    for name, *arguments in found:
+        context = group.commands[name].make_context(name, arguments)
+        assert context.params["model"] in FAMILIES
+    assert context.params["minutes"] == 120
+    assert context.params["tasks"].split(",") == [*PUBLISHED["bert-base-uncased"]["MPOP_B, squeezed"][0]]
