@@ -382,21 +382,21 @@ def capstone(
     max_length: MaxLength = PRESET_LENGTH,
     device: Device = RunConfig.device,
     out: Out = Path("runs/capstone"),
+    resume: Resume = False,
 ):
-    """Light, full and LoRA on tasks of GLUE on a GPU, in a time that you state; goes on where it was cut off. Without a GPU or the
-    hub, something small.
-    """
+    """Light, full and LoRA on tasks of GLUE on a GPU, in a time that you state. Without a GPU or the hub, something small."""
     from mpo_tutorial.course import capstone_results
     from mpo_tutorial.experiments import capstone as capstones
     from mpo_tutorial.experiments.compare import summarise
     from mpo_tutorial.experiments.study import RECORD
 
+    capstones.require_minutes(minutes)
     asked = tuple(task.strip() for task in tasks.split(","))
     chosen = capstones.at_hand(model, asked, epochs=epochs, max_length=max_length, device=device)
     _require_writable(out)
     show = partial(console.print, soft_wrap=True, markup=False)
     show(chosen.why)
-    comparison, points = capstones.run(chosen, minutes, out, show=show)
+    comparison, points = capstones.run(chosen, minutes, out, resume=resume, show=show)
     summary = summarise(points, comparison)
     _print_table(capstone_results.head(chosen), capstone_results.cells(summary, chosen))
     for sentence in tables.sentences_of_comparison(summary, comparison):

@@ -391,14 +391,19 @@ def timetable(capstone: Capstone, clocked: Sequence[Point], minutes: float) -> T
     ValueError
         If minutes is no number above 0.
     """
-    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes < math.inf:
-        raise ValueError(f"minutes is a number above 0, got {minutes!r}")
+    require_minutes(minutes)
     found = [point["result"] for point in clocked]
     seed = sum(_seconds(each, each["steps"]) for each in found)
     rates = 0 if capstone.is_small else len(around(1.0)) + 1  # and one beyond the end of a grid
     tuning = rates * sum(_seconds(each, math.ceil(SHORTER * each["steps"])) for each in found)
     seeds = math.floor((60 * minutes - tuning) / seed)
     return Timetable(min(MOST_SEEDS, max(FEWEST_SEEDS, seeds)), tuning, seed, minutes)
+
+
+def require_minutes(minutes: float) -> None:
+    """Refuse, by a ValueError, what is no number above 0."""
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes < math.inf:
+        raise ValueError(f"minutes is a number above 0, got {minutes!r}")
 
 
 def _seconds(found: dict, steps: int) -> float:
@@ -454,9 +459,11 @@ def _measure(setting: Setting, state: Path, judged: int | None) -> dict:
         torch.cuda.empty_cache()
 
 
-def clock(capstone: Capstone, out: Path, show: Callable[[str], None] = lambda _: None) -> list[Point]:
+def clock(
+    capstone: Capstone, out: Path, *, resume: bool = True, show: Callable[[str], None] = lambda _: None
+) -> list[Point]:
     """The points of `clock_study`; those that are in the folder `out` are read. Parameters and errors as in `study.run`."""
-    return studies.run(clock_study(capstone), out / CLOCK, resume=True, progress=False, show=show)
+    return studies.run(clock_study(capstone), out / CLOCK, resume=resume, progress=False, show=show)
 
 
 def run(
@@ -465,6 +472,7 @@ def run(
     out: Path,
     *,
     state: Path | None = None,
+    resume: bool = True,
     show: Callable[[str], None] = lambda _: None,
 ) -> tuple[Comparison, list[Point]]:
     """Clock, tune and compare; the same call goes on where an earlier one was cut off.
@@ -478,6 +486,8 @@ def run(
         A folder for the records, a line for each run that is done.
     state : Path, optional
         Where a run under way keeps what it needs to go on; for full fine-tuning of BERT-base some gigabytes. None: in `out`.
+    resume : bool
+        Otherwise the records that are there are moved aside.
     show : callable
         Gets a line about each point.
 
@@ -488,7 +498,8 @@ def run(
     ValueError, OSError, InterruptedError
         As in `study.run`.
     """
-    clocked = clock(capstone, out, show)
+    require_minutes(minutes)
+    clocked = clock(capstone, out, resume=resume, show=show)
     show(str(timetable(capstone, clocked, minutes)))
     made = study(capstone, clocked, minutes, out / STATE if state is None else state)
-    return comparison(capstone, clocked, minutes), studies.run(made, out, resume=True, progress=False, show=show)
+    return comparison(capstone, clocked, minutes), studies.run(made, out, resume=resume, progress=False, show=show)

@@ -100,9 +100,12 @@ def test_tuning_comes_out_of_the_same_minutes(tiny):
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("inf"), float("nan"), "20", True])
-def test_minutes_are_a_number_above_0(tiny, minutes):
+def test_minutes_are_a_number_above_0(tiny, tmp_path, minutes):
     with pytest.raises(ValueError, match="minutes is a number above 0, got "):
         timetable(tiny, clocked(tiny), minutes)
+    with pytest.raises(ValueError, match="minutes is a number above 0, got "):
+        capstone.run(tiny, minutes, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_rates_go_with_the_width(tiny):

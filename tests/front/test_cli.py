@@ -89,6 +89,11 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["collect", "nowhere"], "is a folder with the files that ex.progress() writes, nowhere is none"),
         (["collect", "."], "there is no .json file in ."),
         (["fintune"], "No such command 'fintune'"),
+        (["capstone", "--tasks", "rte,squad"], "each once, got ('rte', 'squad')"),
+        (["capstone", "--tasks", "stsb"], "glue/stsb asks for a figure"),
+        (["capstone", "--minutes", "0"], "minutes is a number above 0, got 0.0"),
+        (["bench-gpu", "--device", "tpu"], "the device is cpu or cuda, got 'tpu'"),
+        (["bench-gpu", "--device", "cpu", "--repeat", "0"], "repeat is at least 1, got 0"),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, arguments, message):

@@ -255,7 +255,7 @@ def test_the_capstone_goes_on_after_a_kill(online, mpo_tutorial_command, tmp_pat
     before = record.read_bytes()
     kept = before[: before.rfind(b"\n") + 1]
     clocked = (tmp_path / "out/clock/record.jsonl").read_bytes()
-    done = mpo_tutorial_command(*command, cwd=tmp_path, env=env)
+    done = mpo_tutorial_command(*command, "--resume", cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert record.read_bytes().startswith(kept)
     assert (tmp_path / "out/clock/record.jsonl").read_bytes() == clocked
