@@ -237,19 +237,18 @@ def tiny_task(tmp_path, tiny_rows) -> str:
 
 @pytest.fixture(scope="session")
 def mpo_tutorial_command():
-    """Run the installed command in a folder, with one thread; what it prints comes back as text.
+    """Run the command in a folder, with one thread; what it prints comes back as text.
 
-    Where a test has changed the environment, which imports may read, or has options for `subprocess.run`, it is a process from
-    the start; else a warm one.
+    It is a warm process; in an environment that is given or that a test has changed, one in which all that reads it is imported anew.
     """
     environment = _environment()
 
-    def call(*arguments, cwd, **options) -> subprocess.CompletedProcess:
+    def call(*arguments, cwd, env=None, preexec_fn=None) -> subprocess.CompletedProcess:
         words = [*map(str, arguments)]
-        if _environment() == environment and not options:
-            return warm.run(words, cwd)
-        command = [Path(sys.executable).with_name("mpo-tutorial"), *words]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
+        if env is None and _environment() == environment:
+            return warm.run(words, cwd, preexec_fn)
+        assert preexec_fn is None
+        return warm.python("-c", warm.COMMAND, *words, env=env, cwd=cwd)
 
     return call
 

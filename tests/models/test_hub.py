@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import tiny_glue
 import tiny_images
+import warm
 from loopback_hub import serving
 
 from mpo_tutorial.experiments.glue import GLUE
@@ -50,9 +51,7 @@ def repositories(tmp_path_factory, tiny_model) -> Path:
 
 
 def python(code: str, *arguments: str, env: dict) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env={**os.environ, **env}, capture_output=True, text=True, check=False
-    )
+    return warm.python("-c", code, *arguments, env={**os.environ, **env})
 
 
 @pytest.fixture(scope="module")
