@@ -5,13 +5,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import nbformat
 import warm
 from filelock import FileLock
 from IPython.core.inputtransformer2 import TransformerManager
-from jupyter_client.provisioning import local_provisioner
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
@@ -63,7 +61,7 @@ def execute(folder: Path, cells: list[NotebookNode], allow_errors: bool = False)
     notebook = new_notebook(cells=[new_code_cell(CUT_OFF), *cells])
     options = {"timeout": 600, "kernel_name": "python3", "allow_errors": allow_errors}
     client = NotebookClient(notebook, **options, resources={"metadata": {"path": folder}})
-    with patch.object(local_provisioner, "launch_kernel", warm.kernel):
+    with warm.kernels():
         client.execute(env={name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"})
     return notebook
 

@@ -40,7 +40,18 @@ ROOT = Path(__file__).parents[1]
 POSITIVE, NEGATIVE = ("good", "great", "fine", "lovely"), ("bad", "awful", "dull", "poor")
 
 # What takes a minute or more, the longest first: so the workers of `make test` end at about the same time.
-LONG = ("test_notebooks.py", "test_cli.py", "test_browser.py", "test_widgets_on_colab.py", "test_project.py")
+LONG = (
+    "test_notebooks.py",
+    "test_cli.py",
+    "test_processes.py",
+    "test_browser.py",
+    "test_checkpoints_killed.py",
+    "test_hub.py",
+    "test_training.py",
+    "test_compare.py",
+    "test_squeeze.py",
+    "test_book.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -239,7 +250,7 @@ def tiny_task(tmp_path, tiny_rows) -> str:
 def mpo_tutorial_command():
     """Run the command in a folder, with one thread; what it prints comes back as text.
 
-    It is a warm process; in an environment that is given or that a test has changed, one in which all that reads it is imported anew.
+    It is a warm process; in an environment that is given or that a test has changed, one that imports anew what reads it.
     """
     environment = _environment()
 

@@ -14,9 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from unittest.mock import patch
 
 IMPORTS = (
     "mpo_tutorial.cli",
@@ -71,8 +73,8 @@ given = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
 own = [place for place in sys.path if place and place not in given]
 folders = {}
 
-def tell(child, name, number):
-    path = f"{folders[child]}/{name}"
+def tell(folder, name, number):
+    path = f"{folder}/{name}"
     with open(path + "-partial", "w") as file:
         file.write(str(number))
     os.rename(path + "-partial", path)
@@ -81,8 +83,7 @@ def ended(*_):
     for child in [*folders]:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
-            tell(child, "status", os.waitstatus_to_exitcode(status))
-            del folders[child]
+            tell(folders.pop(child), "status", os.waitstatus_to_exitcode(status))
 
 def asked():
     signal.signal(signal.SIGCHLD, ended)
@@ -92,10 +93,10 @@ def asked():
         child = os.fork()
         if child:
             folders[child] = task["folder"]
-            tell(child, "pid", child)
         else:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
+            tell(task["folder"], "pid", os.getpid())  # not before it leads a group of its own, which a kernel's end kills
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         if not child:
             return task
@@ -145,9 +146,14 @@ def _ask(**task) -> None:
             [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
         atexit.register(shutil.rmtree, _folder, ignore_errors=True)
-        atexit.register(_server.stdin.close)
+        atexit.register(_end)
     _server.stdin.write(json.dumps(task) + "\n")
     _server.stdin.flush()
+
+
+def _end() -> None:
+    _server.stdin.close()
+    _server.wait()
 
 
 class Started:
@@ -211,6 +217,12 @@ def python(
     return subprocess.CompletedProcess(words, status, *process.printed())
 
 
-def kernel(command: Sequence[str], **options) -> Started:
-    """In place of jupyter_client's `launch_kernel`."""
-    return Started(command[1:], options.get("env"), options.get("cwd"))
+@contextmanager
+def kernels():
+    """Kernels that are begun meanwhile are such processes."""
+
+    def launch(command: Sequence[str], **options) -> Started:
+        return Started(command[1:], options.get("env"), options.get("cwd"))
+
+    with patch("jupyter_client.provisioning.local_provisioner.launch_kernel", launch):
+        yield

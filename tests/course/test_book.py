@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import warm
 from chapters import profile, run_of
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -68,10 +69,11 @@ def book(tmp_path_factory, shared_folder) -> Path:
 
 def test_an_error_stops_the_book_and_nothing_is_left_behind(tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell("print(6 * 7)")]), tmp_path / "good.ipynb")
-    (ran,) = make_book.run_chapter(tmp_path / "good.ipynb", tmp_path / "images").cells
+    with warm.kernels():
+        (ran,) = make_book.run_chapter(tmp_path / "good.ipynb", tmp_path / "images").cells
     assert [output.text for output in ran.outputs] == ["42\n"]
     nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path / "bad.ipynb")
-    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"), warm.kernels():
         make_book.run_chapter(tmp_path / "bad.ipynb", tmp_path / "images")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.ipynb", "good.ipynb"]
 

@@ -149,9 +149,11 @@ def run_all_cells(page: Page, n_cells: int) -> None:
     expect(prompts).to_have_text([f"[{k}]:" for k in range(1, n_cells + 1)])
 
 
-# 06 and 07 take long until their sliders come, which are of the same kind as that of 08.
+# 06 and 07 take long until their sliders come, which are of the same kind as that of 08. The board of 11 is moved in
+# test_explorer_page, and the sliders of 03, which are of the same kind as those of 00 and 01, in test_widgets.
 @pytest.mark.parametrize(
-    "chapter", [pytest.param(name, marks=[pytest.mark.full] * name.startswith(("06", "07"))) for name in CHAPTERS]
+    "chapter",
+    [pytest.param(name, marks=[pytest.mark.full] * name.startswith(("03", "06", "07", "11"))) for name in CHAPTERS],
 )
 def test_a_chapter_runs_and_its_slider_moves_words_and_picture(chapter, jupyterlab, page, tmp_path, record_property):
     record_property("screenshots", str(SCREENSHOTS))  # text, because it travels between processes

@@ -1,12 +1,11 @@
 import random
 import re
-import subprocess
-import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+import warm
 
 from mpo_tutorial.course import notebook, plots
 
@@ -44,9 +43,7 @@ def test_a_model_that_is_not_to_be_had_is_refused_at_once():
 )
 def test_advice_stands_under_a_missing_name_and_under_no_other_error(code, name, advised):
     """In IPython itself, which must fail all the same: else Run All would go on."""
-    command = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c"]
-    command.append(f"import mpo_tutorial as mt; mt.set_up(0)\n{code}")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = warm.python("-m", "IPython", "--colors=NoColor", "-c", f"import mpo_tutorial as mt; mt.set_up(0)\n{code}")
     assert done.returncode == 1
     assert re.search(rf"^{name}: ", done.stdout, re.MULTILINE)
     assert ("Run > Run All Above" in done.stdout) == advised

@@ -1,12 +1,12 @@
 """The widgets with ipywidgets 7.7.1, as on Colab, beside the installed version. Only the kernel's side, not Colab's page."""
 
 import os
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import warm
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -30,8 +30,7 @@ def test_the_tests_of_the_widgets_pass(tests, with_colabs_version):
     code = "import ipywidgets, pytest, sys; print(ipywidgets.__version__); sys.exit(pytest.main(sys.argv[1:]))"
     # Its use of ipykernel.comm.Comm is deprecated, and ours to bear as long as Colab has it.
     options = ["-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning"]
-    command = [sys.executable, "-c", code, *options, Path(__file__).with_name(tests)]
-    done = subprocess.run(command, env=with_colabs_version, capture_output=True, text=True, check=False)
+    done = warm.python("-c", code, *options, Path(__file__).with_name(tests), env=with_colabs_version)
     assert done.stdout.splitlines()[0] == COLAB
     assert done.returncode == 0, done.stdout
 
@@ -49,7 +48,8 @@ box
     move = new_code_cell("box.children[0].value = 3")
     notebook = new_notebook(cells=[make, move])
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
-    client.execute(env=with_colabs_version if wanted == COLAB else dict(os.environ))
+    with warm.kernels():
+        client.execute(env=with_colabs_version if wanted == COLAB else dict(os.environ))
     assert make.outputs[0].text == f"{wanted}\n"
     assert "application/vnd.jupyter.widget-view+json" in make.outputs[1].data
     sent = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import warm
 
 from mpo_tutorial.experiments import marks, training, watch
 from mpo_tutorial.experiments.config import RunConfig
@@ -290,8 +290,7 @@ def test_a_kill_at_any_moment_of_a_save(config, straight, two_checkpoints, tmp_p
     killed = tmp_path / "killed"
     killed.mkdir()
     step = saved.rpartition("-")[2]
-    command = [sys.executable, "-c", KILLS, json.dumps(asdict(config)), tmp_path / "run", killed, step]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = warm.python("-c", KILLS, json.dumps(asdict(config)), tmp_path / "run", killed, step)
     assert "kills: " in done.stdout, done.stderr
     states = [killed / str(k) for k in range(int(done.stdout.split()[1]))]
     written = {path.name for path in (killed / str(len(states)) / saved).iterdir()}

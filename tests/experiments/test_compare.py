@@ -3,9 +3,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+import warm
 from small_studies import cluster, killed_in_training
 
-from mpo_tutorial.experiments import compare, statistics, study
+from mpo_tutorial.experiments import compare, statistics, study, workers
 from mpo_tutorial.experiments.compare import TRIAL, Comparison, Variant, chosen_rates, open_left_out, summarise
 from mpo_tutorial.experiments.config import RunConfig
 from mpo_tutorial.experiments.tasks import load_task
@@ -177,7 +178,11 @@ def test_a_comparison_tunes_and_then_measures(made):
 
 
 @pytest.mark.parametrize("makers", ["processes", pytest.param("cluster", marks=pytest.mark.full)])
-def test_whoever_makes_them_and_dies_comparisons_are_equal_to_the_last_bit(made, tiny_light_run, tmp_path, makers):
+def test_whoever_makes_them_and_dies_comparisons_are_equal_to_the_last_bit(
+    made, tiny_light_run, tmp_path, monkeypatch, makers
+):
+    """Workers of processes have their imports behind them; test_study has them start as they do elsewhere."""
+    monkeypatch.setattr(workers, "get_context", lambda _: warm.context)
     deaths = 2
     marks = tmp_path / "marks"
     marks.mkdir()

@@ -1,13 +1,13 @@
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import warm
 from transformers import AutoModelForSequenceClassification
 
 from mpo_tutorial.course.demo import demo
@@ -23,21 +23,33 @@ from mpo_tutorial.models.layers import mpo_layers
 from mpo_tutorial.models.loading import load
 
 
+@pytest.fixture(scope="module")
+def config(tiny_model, tiny_films) -> RunConfig:
+    sizes = {"epochs": 10, "batch_size": 16, "micro_batch_size": 8}
+    return RunConfig(model=tiny_model, task=str(tiny_films), learning_rate=1e-2, **sizes, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def lit(config, tmp_path_factory) -> SimpleNamespace:
+    """A light run, what its model was before and is now, its record and its folder, for the tests that look at them."""
+    prepared = prepare(config)
+    before = {name: p.detach().clone() for name, p in prepared.model.named_parameters()}
+    out = tmp_path_factory.mktemp("lit") / "run"
+    return SimpleNamespace(prepared=prepared, before=before, out=out, record=run(prepared, out, progress=False))
+
+
 @pytest.fixture
-def config(tiny_model, tiny_task) -> RunConfig:
-    return RunConfig(
-        model=tiny_model, task=tiny_task, learning_rate=1e-2, epochs=10, batch_size=16, micro_batch_size=8, device="cpu"
-    )
+def copied(lit, tmp_path) -> Path:
+    """A copy of its folder, to do things to."""
+    return shutil.copytree(lit.out, tmp_path / "run")
 
 
 def without_seconds(record: dict) -> dict:
     return {name: value for name, value in record.items() if name not in ("seconds", "peak_memory_bytes")}
 
 
-def test_light_run_learns_and_leaves_frozen_tensors_bit_identical(config, tmp_path):
-    prepared = prepare(config)
-    before = {name: p.detach().clone() for name, p in prepared.model.named_parameters()}
-    record = run(prepared, tmp_path / "run", progress=False)
+def test_light_run_learns_and_leaves_frozen_tensors_bit_identical(lit):
+    prepared, before, record = lit.prepared, lit.before, lit.record
     assert record["validation"]["accuracy"] > 0.8
     moved = set()
     for name, p in prepared.model.named_parameters():
@@ -48,14 +60,13 @@ def test_light_run_learns_and_leaves_frozen_tensors_bit_identical(config, tmp_pa
     assert moved == {True}
     central = sum(layer.central.numel() for layer in mpo_layers(prepared.model))
     assert record["parameters"]["total"] - record["parameters"]["trained"] > central
-    assert not (tmp_path / "run" / "state").exists()
+    assert not (lit.out / "state").exists()
 
 
-def test_record_says_what_was_run(config, tmp_path):
-    prepared = prepare(config)
-    record = run(prepared, tmp_path / "run", progress=False)
-    assert record == json.loads((tmp_path / "run" / "record.json").read_text())
-    assert record["config"] == prepared.config.as_dict() == replace(config, pooling="pooler").as_dict()
+def test_record_says_what_was_run(config, lit):
+    record = lit.record
+    assert record == json.loads((lit.out / "record.json").read_text())
+    assert record["config"] == lit.prepared.config.as_dict() == replace(config, pooling="pooler").as_dict()
     assert record["train_sentences"] == 104
     assert record["versions"]["torch"] == torch.__version__
     assert record["hardware"]["threads"] == torch.get_num_threads()
@@ -63,14 +74,13 @@ def test_record_says_what_was_run(config, tmp_path):
     assert record["test"]["n"] == 40
 
 
-def test_same_seed_same_result_other_seed_another(config, tmp_path):
-    first = run(prepare(config), tmp_path / "a", progress=False)
-    again = run(prepare(config), tmp_path / "b", progress=False)
-    assert without_seconds(first) == without_seconds(again)
-    weights = [(tmp_path / name / "task.safetensors").read_bytes() for name in "ab"]
+def test_same_seed_same_result_other_seed_another(config, lit, tmp_path):
+    again = run(prepare(config), tmp_path / "again", progress=False)
+    assert without_seconds(lit.record) == without_seconds(again)
+    weights = [(out / "task.safetensors").read_bytes() for out in (lit.out, tmp_path / "again")]
     assert weights[0] == weights[1]
-    run(prepare(replace(config, seed=1)), tmp_path / "c", progress=False)
-    assert (tmp_path / "c" / "task.safetensors").read_bytes() != weights[0]
+    run(prepare(replace(config, seed=1)), tmp_path / "other", progress=False)
+    assert (tmp_path / "other" / "task.safetensors").read_bytes() != weights[0]
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(config, tmp_path):
@@ -92,7 +102,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(config, tmp_path):
 
 
 def test_full_run_trains_everything(config, tmp_path):
-    prepared = prepare(replace(config, method="full"))
+    prepared = prepare(replace(config, method="full", epochs=1))
     before = [p.detach().clone() for p in prepared.model.parameters()]
     record = run(prepared, tmp_path / "run", progress=False)
     assert record["parameters"]["trained"] == record["parameters"]["total"]
@@ -100,27 +110,23 @@ def test_full_run_trains_everything(config, tmp_path):
     assert prepared.ledger is None
 
 
-def test_finished_run_is_read_not_repeated(config, tmp_path, monkeypatch):
-    trained = prepare(config)
-    record = run(trained, tmp_path / "run", progress=False)
+def test_finished_run_is_read_not_repeated(config, lit, copied, monkeypatch):
     monkeypatch.setattr(finetune, "train", None)
     fresh = prepare(config)
-    assert run(fresh, tmp_path / "run", resume=True, progress=False) == record
+    assert run(fresh, copied, resume=True, progress=False) == lit.record
     dataset = fresh.dataset("test")
     right = predict(fresh.model, dataset, fresh.tokenizer) == dataset["labels"]
-    assert np.array_equal(right, correct_sentences(record["test"]))
+    assert np.array_equal(right, correct_sentences(lit.record["test"]))
 
 
-def test_resuming_with_other_options_is_refused(config, tmp_path):
-    run(prepare(config), tmp_path / "run", progress=False)
+def test_resuming_with_other_options_is_refused(config, copied):
     with pytest.raises(ValueError, match=r"has epochs 10, not 7: give the same options"):
-        run(prepare(replace(config, epochs=7)), tmp_path / "run", resume=True, progress=False)
+        run(prepare(replace(config, epochs=7)), copied, resume=True, progress=False)
 
 
-def test_task_file_fits_its_base_alone(config, tmp_path):
+def test_task_file_fits_its_base_alone(config, copied):
     prepared = prepare(config)
-    run(prepared, tmp_path / "run", progress=False)
-    path = tmp_path / "run" / "task.safetensors"
+    path = copied / "task.safetensors"
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
     assert path.stat().st_size == stored_bytes(prepared.model) + header
 
@@ -149,8 +155,7 @@ save_task(nn.Linear(100, 100), "base", Path(sys.argv[1]))
 
 def test_a_full_disk_leaves_no_half_task_file(tmp_path):
     (tmp_path / "task.safetensors").write_bytes(b"earlier")
-    command = [sys.executable, "-c", FULL_DISK, tmp_path / "task.safetensors"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = warm.python("-c", FULL_DISK, tmp_path / "task.safetensors")
     assert "OSError: could not write" in done.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"task.safetensors": b"earlier"}
 

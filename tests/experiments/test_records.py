@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+import warm
 
 from mpo_tutorial.experiments import bench, compare, cuts, forms, movement, records
 
@@ -29,7 +30,7 @@ write_record({"long": "x" * 5000}, Path(sys.argv[1]))
 def test_a_full_disk_leaves_the_earlier_record_whole(tmp_path):
     path = tmp_path / "record.json"
     records.write_record({"earlier": 1}, path)
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, check=False)
+    done = warm.python("-c", FULL_DISK, path)
     assert "OSError" in done.stderr
     assert records.read_record(path) == {"earlier": 1}
     assert list(tmp_path.iterdir()) == [path]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import small_studies
 import torch
+import warm
 from small_studies import cluster, environment, hold, inherit, measure, stop, study
 
 from mpo_tutorial.experiments import forms, records, workers
@@ -227,8 +228,7 @@ def test_a_disk_that_fills_stops_the_study_and_keeps_every_whole_point(made, tmp
     points, _ = made
 
     def with_room(name: str, room: int) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", FULL_DISK, tmp_path / name, f"{room:08}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+        return warm.python("-c", FULL_DISK, tmp_path / name, f"{room:08}", env=environment())
 
     assert with_room("large", 10**7).returncode == 0
     first, second, third, *_ = (tmp_path / "large" / RECORD).read_bytes().splitlines(keepends=True)
@@ -261,7 +261,8 @@ def test_a_point_is_tried_four_times_by_workers_that_inherit_nothing(tmp_path, m
     assert point["result"] == {"inherited": None}
 
 
-def test_workers_that_die_again_and_again_end_the_study(tmp_path):
+def test_workers_that_die_again_and_again_end_the_study(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "get_context", lambda _: warm.context)
     (tmp_path / "marks").mkdir()
     with pytest.raises(OSError, match=r"workers died 4 times at the point .*take fewer --workers, then --resume"):
         run(study(marks=tmp_path / "marks", deaths=99), tmp_path / "out", workers=2, progress=False)

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 
 from mpo_tutorial import cli
+from mpo_tutorial.experiments import cuts, races
 from mpo_tutorial.experiments.glue import GLUE
 from mpo_tutorial.experiments.records import read_points, write_record
 from mpo_tutorial.models.methods import METHODS
@@ -27,6 +29,20 @@ def refusal(done: subprocess.CompletedProcess) -> str:
     lines = [line for line in done.stderr.splitlines() if line.startswith("mpo-tutorial: ")]
     assert len(lines) == 1, done.stderr
     return lines[0]
+
+
+@pytest.fixture
+def command_here(tmp_path, monkeypatch, capfd):
+    """Run the command in this process, which has imported already what takes a command its seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", ["mpo-tutorial", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, *capfd.readouterr())
+
+    return call
 
 
 @pytest.mark.parametrize(
@@ -96,15 +112,9 @@ def refusal(done: subprocess.CompletedProcess) -> str:
         (["bench-gpu", "--device", "cpu", "--repeat", "0"], "repeat is at least 1, got 0"),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, arguments, message):
-    """In this process, which has imported already what takes a command its seconds."""
+def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path, command_here, arguments, message):
     (tmp_path / "file").touch()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["mpo-tutorial", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    printed = capfd.readouterr()
-    done = subprocess.CompletedProcess(arguments, ended.value.code, printed.out, printed.err)
+    done = command_here(*arguments)
     assert message in refusal(done)
     assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -355,19 +365,18 @@ def test_a_budget_chooses_the_size_and_says_which(mpo_tutorial_command, tmp_path
 
 
 def test_methods_that_are_named_are_compared_with_what_a_step_costs(
-    tmp_path, monkeypatch, capfd, tiny_model, tiny_task
+    tmp_path, monkeypatch, command_here, tiny_model, tiny_task
 ):
-    """In this process, with one turn of costs; run again with --resume, it makes nothing anew."""
+    """With one turn of costs, in warm processes; run again with --resume, it makes nothing anew."""
     monkeypatch.setattr("mpo_tutorial.experiments.rivals.TURNS", 1)
+    monkeypatch.setattr(races, "get_context", lambda _: warm.context)
     options = ["--model", tiny_model, "--task", tiny_task, "--train-size", 40, "--epochs", 1, "--device", "cpu"]
     options += ["--methods", "light, lora", "--budget", 4000, "--out", tmp_path / "run"]
     before = {}
     for resume in ([], ["--resume"]):
-        monkeypatch.setattr(sys, "argv", ["mpo-tutorial", "compare", *map(str, options), *resume])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert not ended.value.code
-        printed = capfd.readouterr().out
+        done = command_here("compare", *options, *resume)
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout
         assert "LoRA: the rank that trains about 4,000 numbers is" in printed
         assert "light has no size to choose." in printed
         assert "Light minus LoRA, paired by 3 seeds, on the test set (40 sentences):" in printed
@@ -419,7 +428,10 @@ def test_a_comparison_is_resumed_shared_and_refused(mpo_tutorial_command, tmp_pa
     assert "no Dask scheduler answers at tcp://127.0.0.1:1" in refusal(nobody)
 
 
-def test_cuts_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_task):
+def test_cuts_makes_a_record(command_here, tmp_path, monkeypatch, tiny_model, tiny_task):
+    """To two of the ratios and caps."""
+    monkeypatch.setitem(cuts.study.__kwdefaults__, "ratios", (0.8, 0.4))
+    monkeypatch.setattr(cuts, "SHARES", (1, 1 / 3))
     options = [
         "--model",
         tiny_model,
@@ -434,7 +446,7 @@ def test_cuts_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_ta
         "--device",
         "cpu",
     ]
-    first = mpo_tutorial_command("cuts", *options, cwd=tmp_path)
+    first = command_here("cuts", *options)
     assert first.returncode == 0, first.stderr
     points = read_points(tmp_path / "runs/cuts/record.jsonl")
     assert {point["study"] for point in points} == {"cuts"}
@@ -443,13 +455,11 @@ def test_cuts_makes_a_record(mpo_tutorial_command, tmp_path, tiny_model, tiny_ta
     lines = (tmp_path / "runs/cuts/record.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "again").mkdir()
     (tmp_path / "again/record.jsonl").write_text("".join(lines[:-6]))
-    same = mpo_tutorial_command("cuts", "--run", "runs/cuts/seed-0", "--out", "again", "--resume", cwd=tmp_path)
+    same = command_here("cuts", "--run", "runs/cuts/seed-0", "--out", "again", "--resume")
     assert same.returncode == 0, same.stderr
     again = read_points(tmp_path / "again/record.jsonl")
     assert [(p["setting"], p["result"]) for p in again] == [(p["setting"], p["result"]) for p in points]
-    assert "seeds is an integer of at least 1, got 0" in refusal(
-        mpo_tutorial_command("cuts", "--seeds", 0, cwd=tmp_path)
-    )
+    assert "seeds is an integer of at least 1, got 0" in refusal(command_here("cuts", "--seeds", 0))
 
 
 def test_squeeze_tells_each_step_and_ends_with_a_model_and_a_record(

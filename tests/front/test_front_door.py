@@ -1,13 +1,12 @@
 """`import mpo_tutorial as mt`: the verbs, as the README shows them."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+import warm
 
 import mpo_tutorial as mt
 from mpo_tutorial.doctor import Check, Report
@@ -47,7 +46,7 @@ def test_the_five_lines_of_the_readme_run(tiny_model, films, capsys):
 
 
 def test_the_lines_with_peft_fine_tune_save_load_and_merge(tiny_model, tiny_rows, tmp_path):
-    """In a project of its own: in a process that has imported nothing else, in a folder that holds the sentences alone."""
+    """In a project of its own: in a process that has imported nothing of ours, in a folder that holds the sentences alone."""
     _, lines = readme_lines()
     folder = tmp_path / "project"
     folder.mkdir()
@@ -61,7 +60,7 @@ torch.testing.assert_close(dense.eval()(**given).logits, light.eval()(**given).l
 assert type(dense) is type(model)
 print("blocks", sum(bool(p.abs().sum()) for name, p in light.named_parameters() if "mpo_left" in name))
 """
-    ran = subprocess.run([sys.executable, "-c", lines], cwd=folder, capture_output=True, text=True, check=False)
+    ran = warm.python("-c", lines, cwd=folder)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1] == "blocks 13"
 

@@ -1,11 +1,10 @@
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from conftest import TINY
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -141,8 +140,7 @@ print(type(pickle.load(open(sys.argv[1], "rb"))).__name__)
 
 def test_a_pickled_model_comes_back_in_another_process(make, tmp_path):
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(make()))
-    command = [sys.executable, "-c", UNPICKLE, tmp_path / "model.pickle"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = warm.python("-c", UNPICKLE, tmp_path / "model.pickle")
     assert done.stdout.strip() == "MPOBertForSequenceClassification", done.stderr
     again = pickle.loads(pickle.dumps(make("albert")))  # noqa: S301
     assert torch.equal(logits(again), logits(make("albert")))
@@ -171,7 +169,8 @@ with torch.no_grad():
     assert torch.equal(model(torch.tensor({IDS.tolist()})).logits, torch.load({str(tmp_path / "logits.pt")!r}))
 assert "mpo_tutorial" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = warm.python("-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -187,7 +186,7 @@ assert "mpo_tutorial" not in sys.modules
 def test_auto_classes_know_the_model_after_the_import_and_refuse_it_without(make, tmp_path, imports, known):
     make().save_pretrained(tmp_path)
     code = f"{imports}; transformers.AutoModelForSequenceClassification.from_pretrained({str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = warm.python("-c", code)
     if known:
         assert done.returncode == 0, done.stderr
     else:

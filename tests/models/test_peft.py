@@ -3,12 +3,11 @@
 import copy
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from peft import (
     LoraConfig,
     PeftConfig,
@@ -375,7 +374,7 @@ def step(rank: int, processes: int, folder: Path) -> None:
 
 def test_two_processes_train_as_one(tmp_path):
     step(0, 1, tmp_path)
-    multiprocessing.spawn(step, (2, tmp_path), nprocs=2)
+    multiprocessing.start_processes(step, (2, tmp_path), nprocs=2, start_method="forkserver")
     one, two = (load_file(tmp_path / f"{processes}.safetensors") for processes in (1, 2))
     assert any(value.abs().sum() > 0 for name, value in one.items() if "mpo_left" in name)
     assert all(torch.allclose(value, two[name], atol=1e-6) for name, value in one.items())
@@ -464,7 +463,7 @@ def test_a_quantised_layer_is_named():
 
 def test_without_peft_the_import_says_what_to_type():
     code = "import sys; sys.modules['peft'] = None\nimport mpo_tutorial.models.peft"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    ran = warm.python("-c", code)
     assert "needs PEFT 0.20 or later, and here is none or an older one; type: pip install 'peft>=0.20'" in ran.stderr
 
 
