@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
-# A worker for each core, a file for a worker at a time, in the order of tests/conftest.py.
-SIDE_BY_SIDE := -n logical --dist loadfile --no-loadscope-reorder
+# A worker for each core, a file for a worker at a time, in the order of tests/conftest.py. A test that hangs ends them all, named.
+SIDE_BY_SIDE := -n logical --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -o faulthandler_exit_on_timeout=true
 
 .PHONY: help demo test test-full lab explorer book page bench bench-gpu readme badges types mutants venv
 

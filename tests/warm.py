@@ -66,12 +66,11 @@ def _main(
 
 # Each line that it reads asks for a process, which is forked. Its number and how it ends are written into files.
 SERVER = """
-import atexit, json, os, runpy, signal, sys, threading, types
+import atexit, json, os, runpy, select, sys, threading, types
 import pandas, scipy.optimize, scipy.stats, sklearn.metrics, torch, torch._dynamo, torch.distributed.tensor
 
 given = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
 own = [place for place in sys.path if place and place not in given]
-folders = {}
 
 def tell(folder, name, number):
     path = f"{folder}/{name}"
@@ -79,28 +78,27 @@ def tell(folder, name, number):
         file.write(str(number))
     os.rename(path + "-partial", path)
 
-def ended(*_):
-    for child in [*folders]:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            tell(folders.pop(child), "status", os.waitstatus_to_exitcode(status))
-
 def asked():
-    signal.signal(signal.SIGCHLD, ended)
-    for line in sys.stdin:
-        task = json.loads(line)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        child = os.fork()
-        if child:
+    folders, rest = {}, b""
+    while True:
+        for child in [*folders]:
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                tell(folders.pop(child), "status", os.waitstatus_to_exitcode(status))
+        if not select.select([0], [], [], 0.02)[0]:
+            continue
+        read = os.read(0, 65536)
+        if not read:
+            os._exit(0)
+        *lines, rest = (rest + read).split(b"\\n")
+        for line in lines:
+            task = json.loads(line)
+            child = os.fork()
+            if not child:
+                os.setsid()
+                tell(task["folder"], "pid", os.getpid())  # not before it leads a group of its own, which a kernel's end kills
+                return task
             folders[child] = task["folder"]
-        else:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.setsid()
-            tell(task["folder"], "pid", os.getpid())  # not before it leads a group of its own, which a kernel's end kills
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-        if not child:
-            return task
-    os._exit(0)
 
 task = asked()
 for descriptor, path in enumerate(task["files"]):
