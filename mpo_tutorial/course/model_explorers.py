@@ -90,7 +90,7 @@ class ModelMap:
             plots.bond_entropies(left, {k: s.entropies() for k, s in spectra.items()}, shape.full_bonds)
             plots.spectrum(right, {k: s.values[shape.central - 1] / s.norm for k, s in spectra.items()})
             right.set_title(f"Schmidt values of bond {shape.central}")
-            right.set_ylabel("share of the norm")
+            right.set_ylabel("value / norm")
         return figure
 
 

@@ -144,7 +144,7 @@ def core_parameters(ax: Axes, sizes: Sequence[int], central: int) -> Axes:
     ax.margins(y=0.15)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
     ax.set_title("Numbers per core")
-    ax.set_xlabel("core")
+    ax.set_xlabel("core (orange: the central one)")
     ax.set_ylabel("parameters")
     return ax
 

@@ -99,7 +99,10 @@ EXERCISES = (
             ),
             (lambda: page(96, 96), "96 rows, yes. The cut is not square: the 147456 numbers make 1536 columns."),
             (lambda: math.log(1536) - 1536 / (2 * 96), "m is the smaller of the two sides."),
-            (lambda: math.log(96) - 96 / 1536, "Below the line stands 2 n: twice the larger side."),
+            (
+                lambda: math.log(96) - 96 / 1536,
+                "Below the line stands 2 n, twice the larger side. (Or you rounded to 4.5: give three digits.)",
+            ),
             (lambda: page(96, 384), "96 rows, yes. The 147456 numbers then make 1536 columns."),
             (lambda: page(96, 1536) / math.log(2), "That is in bits. We count in nats, with ln."),
         ],
@@ -122,6 +125,10 @@ EXERCISES = (
                 "Those are the numbers in the four small cores. Between cores 0 and 1 there is a gauge, which changes nothing.",
             ),
             (lambda: 96 * 16 * 96, "Those are all the ways in which the matrix can change."),
+            (
+                lambda: 2 * (36 + 9216) - 1,
+                "The factor is taken once, well. But between cores 0 and 1 there is a gauge as well, and between 3 and 4 another.",
+            ),
         ],
     ),
     Exercise(
@@ -145,6 +152,11 @@ EXERCISES = (
             (
                 lambda: [0.1, 0.05],
                 "You took the mean of four errors. The matrix suffers them all: they add, in squares.",
+            ),
+            (lambda: 0.2, "That is the error with four. Give both: the one with a single noisy core, and this."),
+            (
+                lambda: [0.1, 1.1**4 - 1],
+                "So much, if the four errors all pointed the same way. Independent ones add in squares.",
             ),
             (
                 lambda: [0.1, (1.01**4 - 1) ** 0.5],
