@@ -791,6 +791,16 @@ def test_what_chapter_02_says_of_the_query_matrix_holds():
     assert round(lost**0.5, 2) == 0.57
 
 
+def test_what_chapter_03_says_of_halving_an_outer_bond_holds():
+    text = text_of("03")
+    shape = Shape((3, 4, 4, 4, 2), (2, 4, 4, 4, 3))
+    assert "with an outer bond its neighbour goes down to half as well" in text
+    assert 3 * shape.pairs[1] == shape.full_bonds[1] / 2 == 48
+    assert "85,302 numbers left against 87,624" in text
+    assert shape.n_params((3, 48, 96, 6)) == shape.n_params((6, 96, 48, 3)) == 85_302
+    assert shape.n_params((6, 48, 96, 6)) == shape.n_params((6, 96, 48, 6)) == 87_624
+
+
 def test_what_chapter_04_says_of_its_maps_holds():
     text = text_of("04")
     assert (

@@ -231,7 +231,8 @@ def _difference(given: object, wanted: object) -> str | None:
     if not counted and (np.abs(found - wanted) / size <= ROUNDED).all():
         return "Close. If you rounded, give more digits, or let Python do the arithmetic."
     if wrong.ndim == 1 and not wrong.all():
-        return f"Right, but for {' and '.join(f'number {k}' for k in np.flatnonzero(wrong) + 1)} of {len(wrong)}."
+        right, others = (" and ".join(f"number {k}" for k in np.flatnonzero(of) + 1) for of in (~wrong, wrong))
+        return f"Of the {len(wrong)}, {right} {'is' if (~wrong).sum() == 1 else 'are'} right. Look again at {others}."
     if counted and (found != np.round(found)).any():
         return "A count is a whole number."
     if not counted and (np.abs(wanted) <= 1).all() and (np.abs(found / 100 - wanted) / size <= ROUNDED).all():

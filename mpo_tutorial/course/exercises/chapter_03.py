@@ -209,6 +209,14 @@ EXERCISES = (
                 lambda: [math.prod(UNEVEN.pairs[k:]) for k in range(1, 4)],
                 "Those are the columns of each cut. A matrix with few rows has a rank no larger than these: take the minimum.",
             ),
+            (
+                lambda: [6, 18, 80],
+                "80 is what stands right of the second cut. Right of the third there is the last pair alone.",
+            ),
+            (
+                lambda: UNEVEN.pairs[:3],
+                "Those are the first three pairs of legs. Multiply all that stand left of a cut.",
+            ),
             (lambda: UNEVEN.pairs, "Those are the pairs of legs. Multiply them up, from each end."),
             (
                 lambda: [min(math.prod(UNEVEN.out_legs[:k]), math.prod(UNEVEN.out_legs[k:])) for k in range(1, 4)],
@@ -262,6 +270,10 @@ EXERCISES = (
                 "The other way round: the slope by a number of core 1 is multiplied by core 2, which is a tenth.",
             ),
             (lambda: [1, 1, 1], "The matrix is the same, the slopes are not: each has the other core as a factor."),
+            (
+                lambda: [1, 100, 0.01],
+                "The other way round, and once only: core 2, the factor in the slope by core 1, is a tenth of what it was.",
+            ),
             (lambda: [0, 0.1, 10], "The factor by which the matrix changes is 1, not 0: it stays as it was."),
             (lambda: [10, 0.1, 10], "Ten times a tenth: the matrix stays as it was."),
             (
