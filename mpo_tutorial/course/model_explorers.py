@@ -159,7 +159,7 @@ class MemoryExplorer:
         "weights": "weights",
         "gradients": "gradients",
         "optimiser": "AdamW's averages",
-        "matrices": "matrices made of weights",
+        "matrices": "matrices multiplied out",
         "activations": "kept for the way back",
     }
 

@@ -1090,7 +1090,7 @@ def test_what_chapter_00_says_of_its_cuts_holds(sentence, holds):
 
 def test_what_chapter_10_says_of_memory_holds():
     text = text_of("10")
-    assert "Light fine-tuning trains 8 million numbers of BERT's 110." in text
+    assert "Light fine-tuning trains 8 million numbers of BERT's 110, the small cores of its layers." in text
     assert "Light fine-tuning saves nothing." in text
     explorer = MemoryExplorer(("bert-base-uncased", "bert-large-uncased"))
     for name in explorer.names:
@@ -1101,6 +1101,19 @@ def test_what_chapter_10_says_of_memory_holds():
     assert round(explorer.need("bert-base-uncased", "light fine-tuning", 1, "float32").gradients / 4e6) == 8
     assert "a GPU of 16 GB, as Colab lends them, becomes too small" in text
     assert explorer.need("bert-large-uncased", "light fine-tuning", 64, "float32").total > 16e9
+    assert "In the figure, of three methods that fine-tune BERT-large with 64 sentences, LoRA alone fits." in text
+    assert "Only LoRA, as many numbers would fit into 16 GB" in explorer.in_words("bert-large-uncased", 64, "float32")
+
+
+def test_what_chapter_10_says_of_seeds_holds():
+    text = text_of("10")
+    assert "three seeds see five points, and one point takes eighteen" in text
+    spread = np.array([-2.0, 0.0, 2.0])  # its standard deviation is two
+    low, high = over_seeds([*spread])["interval"]
+    assert (high - low) / 2 == pytest.approx(5, abs=0.05)
+    assert EXERCISES_10[4].answer() == 18
+    assert "with 277 pairs a score is known to some five points either way, two standard errors" in text
+    assert 2 * EXERCISES_10[3].answer() == pytest.approx(5.5, abs=0.1)
 
 
 def test_what_chapter_10_says_of_the_papers_rows_holds():
@@ -1119,7 +1132,7 @@ def test_what_chapter_10_says_of_bfloat16_holds():
     weight = torch.tensor(0.05, dtype=torch.bfloat16)
     after = (weight.view(torch.int16) + 1).view(torch.bfloat16)
     distance = after.item() - weight.item()
-    assert EXERCISES_10[4].answer() == distance
+    assert EXERCISES_10[5].answer() == distance
     assert 3e-5 / distance == pytest.approx(1 / 8, rel=0.05)
     assert weight + torch.tensor(3e-5, dtype=torch.bfloat16) == weight
 
@@ -1127,7 +1140,8 @@ def test_what_chapter_10_says_of_bfloat16_holds():
 def test_the_commands_of_chapter_10_are_there():
     """Each is parsed as the command line parses it, and not run."""
     page = markdown(next(path for path in NOTEBOOKS if path.name.startswith("10")))
-    lines = [line for fence in re.findall(r"```\n(.*?)```", page, re.DOTALL) for line in fence.strip().splitlines()]
+    fences = (fence.replace("\\\n", "") for fence in re.findall(r"```\n(.*?)```", page, re.DOTALL))
+    lines = [line for fence in fences for line in fence.strip().splitlines()]
     found = [
         line.replace("$(which mpo-tutorial)", "mpo-tutorial").partition("mpo-tutorial ")[2].split() for line in lines
     ]

@@ -1,11 +1,14 @@
 """Chapter 10: does it hold for the real thing?"""
 
+from scipy.stats import t
+
 from mpo_tutorial.course.exercises import Exercise
 
 PAIRS_OF_WNLI, COMMONER = 71, 40
 PAIRS_OF_RTE, BERT, MPOP_B = 277, 0.700, 0.708
 BITS_OF_BFLOAT16 = 7  # behind the point
 WEIGHT = 0.05
+SPREAD, REACH = 2.0, 1.0  # points
 
 
 def bytes_of_training(total: int, trained: int) -> int:
@@ -23,6 +26,15 @@ def _spacing(bits: int) -> float:
 
 def _deviation() -> float:
     return 100 * (BERT * (1 - BERT) / PAIRS_OF_RTE) ** 0.5
+
+
+def _reach(seeds: int) -> float:
+    """How far the 95 % interval of a mean difference goes to either side, in points."""
+    return t.ppf(0.975, seeds - 1) * SPREAD / seeds**0.5
+
+
+def fewest_seeds() -> int:
+    return next(seeds for seeds in range(2, 100) if _reach(seeds) <= REACH)
 
 
 EXERCISES = (
@@ -61,6 +73,10 @@ EXERCISES = (
             (lambda: 50.0, "That is for a coin. The classes are not equally large."),
             (lambda: 100 * (1 - COMMONER / PAIRS_OF_WNLI), "That is for the rarer class."),
             (lambda: COMMONER / PAIRS_OF_WNLI, "As a share that is right. In per cent?"),
+            (
+                lambda: 100 * (COMMONER - 1) / PAIRS_OF_WNLI,
+                "That is ALBERT's score in the table, with 39 pairs right. How many does the word get right?",
+            ),
         ],
     ),
     Exercise(
@@ -71,6 +87,8 @@ EXERCISES = (
         mistakes=[
             (lambda: PAIRS_OF_RTE * (MPOP_B - BERT), "Nearly. But a pair is right or wrong: round it."),
             (lambda: 0.8, "That is the difference in per cent. Of 277 pairs, how many are that?"),
+            (lambda: 1, "One pair is 0.36 %. How many of those are 0.8 %?"),
+            (lambda: 3, "Three pairs would be 1.1 %."),
         ],
     ),
     Exercise(
@@ -85,12 +103,37 @@ EXERCISES = (
             (lambda: _deviation() / 100, "As a share that is right. In points, of which 100 are all?"),
             (lambda: 100 * BERT * (1 - BERT) / PAIRS_OF_RTE, "That is the variance, times 100. Take the root first."),
             (lambda: 1.96 * _deviation(), "That is how far a 95 % interval goes. The standard error itself?"),
+            (
+                lambda: 2**0.5 * _deviation(),
+                "That is for the difference of two scores, each on pairs of its own. Here there is one score.",
+            ),
             (lambda: 100 * (BERT * (1 - BERT)) ** 0.5, "That is the spread of a single pair. There are 277."),
             (lambda: 100 * (BERT / PAIRS_OF_RTE) ** 0.5, "The variance of one pair is p (1 - p), not p."),
         ],
     ),
     Exercise(
-        question="the distance from 0.05 to the next number in bfloat16",
+        question="seeds until the interval of a mean difference reaches one point either way, where differences spread by two",
+        answer=fewest_seeds,
+        solution=(
+            "from scipy.stats import t\n\nnext(n for n in range(2, 100) if t.ppf(0.975, n - 1) * 2 / n**0.5 <= 1)"
+        ),
+        hint="With n seeds it reaches t.ppf(0.975, n - 1) * 2 / n ** 0.5. Try n = 2, 3, 4 and on, until that is no more than 1.",
+        mistakes=[
+            (
+                lambda: 16,
+                "So many with 1.96, as if the spread were known. It is estimated from the seeds, so Student's t is larger.",
+            ),
+            (lambda: fewest_seeds() - 1, "One fewer than needed: it reaches a little further than a point."),
+            (lambda: 4, "With four the standard error is one point. The interval is t times as wide."),
+            (
+                lambda: 3 * 5**2,
+                "You went on from three seeds by the root of n alone. With more seeds Student's t shrinks as well.",
+            ),
+            (lambda: 7, "So many until the interval is one standard deviation wide, two points. It is to reach one."),
+        ],
+    ),
+    Exercise(
+        question="the distance between the numbers of bfloat16 around 0.05",
         answer=lambda: _spacing(BITS_OF_BFLOAT16),
         solution="# 0.05 lies between 1/32 and 1/16. Seven bits cut that stretch into 128 steps.\n2**-5 / 2**7",
         hint="Between which two powers of two does 0.05 lie? That stretch is cut into 2 ** 7 equal steps.",
@@ -102,6 +145,10 @@ EXERCISES = (
             (
                 lambda: WEIGHT * 2.0**-BITS_OF_BFLOAT16,
                 "Nearly: the steps are parts of the power of two below, 1/32, not of the number itself.",
+            ),
+            (
+                lambda: 0.050048828125 - WEIGHT,
+                "That is from 0.05, which is no number of bfloat16 itself, to the next. How far are two of them apart?",
             ),
             (lambda: _spacing(8), "That would be eight bits behind the point. bfloat16 stores seven."),
             (lambda: _spacing(10), "That is float16, which has ten bits behind the point."),
