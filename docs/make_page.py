@@ -71,11 +71,11 @@ def matrices() -> list[Shown]:
     told = {
         "query, layer 1": (
             bert.encoder.layer[0].attention.self.query.weight,
-            "The query matrix of the first layer. The stripes are the heads of the attention, 32 columns each.",
+            "The query matrix of the first layer. The stripes are its twelve heads, parts that work side by side, 32 columns each.",
         ),
         "feed-forward, layer 1 (a quarter)": (
             bert.encoder.layer[0].intermediate.dense.weight[: SHAPE.out_size],
-            "The first 384 of the 1,536 columns of the matrix that widens, in the first layer.",
+            "In the first layer, the first 384 of the 1,536 columns of the matrix that widens.",
         ),
         "pooler": (
             bert.pooler.dense.weight,
@@ -118,48 +118,64 @@ def tour(shown: list[Shown]) -> list[dict]:
     halved = tuple(bond // 2 for bond in full)
     cheap = tuple(min(LOCAL_BOND, bond) for bond in full)
     ratio = shown[query].mpo.ratio
+    matrix = shown[query].mpo.to_matrix().double()
+    lost = mt.relative_error(mt.MPO.from_matrix(matrix, SHAPE, cheap).to_matrix(), matrix)
+    entropies = [", ".join(f"{value:.2f}" for value in shown[k].spectra.entropies()) for k in (pooler, query)]
+    digits = " · ".join(map(str, SHAPE.in_legs))
     steps = [
         (
             "one matrix, five cores",
-            f"Look at the chain. A row of the matrix has a number from 1 to {SHAPE.in_size}, and that number has five digits; so "
-            "has a column. Each core takes one digit of both. The one in the middle is large, the others are small. Nothing is "
-            f"lost yet, and nothing is saved: the chain has {100 * ratio:.0f} % of the matrix's numbers.",
+            "A moment is a number of seconds, or hours, minutes and seconds. In the same way a row number below "
+            f"{SHAPE.in_size} can be written with five digits, which have {digits} = {SHAPE.in_size} possible values: these "
+            "stand below the cores, those of the columns above. Choose a row and a column, and each core reads its two "
+            "digits, hands a small table to its neighbours, as high and wide as the bonds beside it, and the product of the "
+            "five tables is the matrix's number there. The core in the middle is large, the others are small. Nothing is lost"
+            f" yet, and nothing is saved: the chain has {100 * ratio:.0f} % of the matrix's numbers.",
             query,
             full,
         ),
         (
             "cut one bond",
-            "The second bond is cut to a half. All that the two cores on its left have to tell the three on its right must now "
-            "pass through half the width. Look at what is lost. Then move the slider yourself, by mouse or with the arrow keys.",
+            "The second bond is cut to a half. All that the two cores on its left have to tell the three on its right must "
+            "now pass through half the width. In the pictures you see what is lost. How much, stands below the chain: as a "
+            "share of the norm, which is the size of a matrix, the root of the sum of its squares. Now move the slider "
+            "yourself, by mouse or with the arrow keys.",
             query,
             (full[0], full[1] // 2, *full[2:]),
         ),
         (
             "cut them all",
-            "Now every bond is halved. The error can be told beforehand: it is no larger than the bound, which needs only the "
-            "values that are thrown away at each bond. A bound above 100 % says nothing any more.",
+            "Every bond is halved. (Half of the rebuilt matrix is white: the first bond had room for three of six blocks.) A "
+            "bond has a list of values, largest first, one for each unit of its width; a cut keeps the first ones. The root "
+            "of the sum of all squares that are thrown away is a bound: the error is never larger. And the entropy, in nats, "
+            "says how evenly a bond is used; it is at its largest when all values are alike.",
             query,
             halved,
         ),
         (
             "a matrix made for chains",
-            "This one is a sum of terms that each touch two neighbouring digits. All its bonds are cut to three, and nothing is "
-            "lost. That is what chains are for. Now go back to the query matrix in the list, and set its bonds to three.",
+            "This one was made by hand: a sum of terms, each of which works on two neighbouring digits and leaves the others "
+            f"alone. Then little has to be told from core to core. All bonds are cut to {LOCAL_BOND}, and nothing is lost. "
+            f"That is what chains are for. Now choose the query matrix in the list, and set its bonds to {LOCAL_BOND}. What "
+            "will be left of it?",
             local,
             cheap,
         ),
         (
             "a matrix that has learnt nothing",
-            "The pooler was never trained: its numbers are those of a random start. Compare its entropies with the query's, "
-            "and what a cut loses of both. They are closer than one would hope: by this measure a trained one is hardly less "
-            "random.",
+            f"(Of the query matrix next to nothing was left: it was off by {100 * lost:.1f} %.) The pooler was never trained: "
+            f"its numbers are those of a random start. Its entropies, uncut, are {entropies[0]}; the query's are "
+            f"{entropies[1]}. They are closer than one would hope. By this measure a trained matrix is hardly less random, and"
+            " it is hardly easier to cut.",
             pooler,
             halved,
         ),
         (
             "so what is it good for?",
-            "Look at the curves at the bottom. To store a model in fewer numbers, plain chains are a poor way: two thin factors "
-            "keep more. The course goes another way. It cuts nothing, freezes the large core, and trains the four small ones.",
+            "Look at the curves at the bottom. To store a model in fewer numbers, plain chains are a poor way: two thin "
+            "factors keep more. The course goes another way. It cuts nothing, leaves the large core as it is, and trains the "
+            "four small ones for a new task. Then a task is a few numbers to store instead of a whole model. Whether so few "
+            "are enough is what the course measures.",
             query,
             full,
         ),

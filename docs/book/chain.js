@@ -58,7 +58,7 @@ class Chain {
     const nats = (of) => this.entropies(of).map((value) => value.toFixed(2)).join(", ");
     const [some, all] = [numbers, dense].map((number) => number.toLocaleString("en"));
     return (
-      `Bonds ${usable.join(", ")}${smaller}: ${some} numbers instead of ${all} (${((100 * numbers) / dense).toFixed(0)} %). ` +
+      `Bonds ${usable.join(", ")}${smaller}: ${some} numbers instead of ${all} (${((100 * numbers) / dense).toFixed(numbers < dense / 100 ? 1 : 0)} %). ` +
       `Error at most ${(100 * this.bound(bonds)).toFixed(1)} % of the norm. ` +
       `Entropies ${nats(usable)} nats, uncut ${nats(this.full)}.`
     );
@@ -88,6 +88,6 @@ class Chain {
       parts.push(text(size.toLocaleString("en"), x(k) + 32, 165, 'font-size="13"'));
     });
     const width = x(sizes.length - 1) + 70;
-    return `<svg viewBox="0 0 ${width} 220" role="img" aria-label="the chain">${parts.join("")}</svg>`;
+    return `<svg viewBox="0 0 ${width} 220" role="img" aria-label="the chain, its bonds ${usable.join(", ")}">${parts.join("")}</svg>`;
   }
 }

@@ -4,17 +4,19 @@
 // What a reader reads, in one place.
 const WORDS = {
   bond: (k) => `bond ${k}`,
+  width: (asked, usable) => (asked === usable ? `${asked}` : `${asked} (usable ${usable})`),
   step: (k, n, title) => `Step ${k} of ${n}: ${title}`,
-  presets: { whole: "nothing cut", half: "each bond halved", quarter: "each bond to a quarter" },
+  presets: { whole: "nothing cut", half: "each bond halved", quarter: "each quartered" },
   error: (share) => `The rebuilt matrix is off by ${share} % of the norm. `,
-  model: (share, told) =>
-    `If every matrix of the model were cut to ${share} % of its numbers, as this one is, and the model were then asked about a thousand film ` +
-    `reviews without any training in between: how often would it give the kind one of two reviews the higher score? Guessing gets 50 %. ${told}`,
-  nearest: (ratio, list) => `On record, at ${ratio} %: ${list}.`,
-  uncut: (auc) => `Uncut it gets ${auc} %.`,
+  heard: (error, share) => `Off by ${error} % of the norm, with ${share} % of the numbers.`,
+  model: (share, uncut) => `Your chain has ${share} % of its matrix's numbers. Uncut, the model has an AUC of ${uncut} %; guessing has 50 %.`,
+  nearest: (ratio, list) => `The nearest measurement, all matrices at ${ratio} %: ${list}.`,
+  share: "share of the numbers",
   axes: ["share of the numbers, per cent", "AUC, per cent"],
   chart: "AUC of the whole model against the share of its numbers that is kept",
 };
+
+const PAUSE = 500; // milliseconds without a change, before it is said
 
 const percent = (value, digits = 1) => (100 * value).toFixed(digits);
 
@@ -174,11 +176,31 @@ function chart(curves, uncut, share) {
   return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${WORDS.chart}">${parts.join("")}</svg>`;
 }
 
+// The same curves as rows of text, a head first.
+function tableOf(curves) {
+  const cells = ({ mean, interval: [low, high] }) => `${percent(mean)} % [${percent(low)}, ${percent(high)}]`;
+  const rows = curves[0].points.map(({ ratio }) => [
+    `${percent(ratio, 0)} %`,
+    ...curves.map(({ points }) => cells(points.find((point) => point.ratio === ratio).auc)),
+  ]);
+  return [[WORDS.share, ...curves.map(({ name }) => `${name}, AUC`)], ...rows];
+}
+
 const data = JSON.parse(document.getElementById("data").textContent);
 const chains = data.matrices.map((matrix) => new CutChain(matrix));
 const at = (id) => document.getElementById(id);
 const now = { matrix: 0, bonds: [], step: 0 };
 let waiting = false;
+let [news, pause] = ["", 0];
+
+// Say the news, if there are some, and how the chain stands, once nothing has changed for a while.
+function announce(standing) {
+  clearTimeout(pause);
+  pause = setTimeout(() => {
+    at("status").textContent = `${news} ${standing}`.trim();
+    news = "";
+  }, PAUSE);
+}
 
 // All that the page says of a chain cut to some bonds, as numbers.
 function numbersOf(index, bonds) {
@@ -201,7 +223,7 @@ function modelInWords(share) {
   const nearest = ratios.reduce((best, ratio) => (Math.abs(ratio - share) < Math.abs(best - share) ? ratio : best));
   const list = curves.map(({ name, points }) => `${name} ${percent(points.find(({ ratio }) => ratio === nearest).auc.mean)} %`);
   const told = share > 1 ? "" : WORDS.nearest(percent(nearest, 0), list.join(", "));
-  return WORDS.model(percent(share, 0), `${WORDS.uncut(percent(uncut.mean))} ${told}`);
+  return `${WORDS.model(percent(share, share < 0.01 ? 1 : 0), percent(uncut.mean))} ${told}`;
 }
 
 function draw() {
@@ -209,7 +231,10 @@ function draw() {
   const chain = chains[now.matrix];
   const found = numbersOf(now.matrix, now.bonds);
   const largest = (3 * chain.norm) / Math.sqrt(chain.matrix.length);
+  const usable = chain.usable(now.bonds);
   at("chain").innerHTML = chain.picture(now.bonds);
+  [...at("bonds").children].forEach((place, k) => place.tell(WORDS.width(now.bonds[k], usable[k])));
+  announce(WORDS.heard(percent(found.error), percent(found.share, found.share < 0.01 ? 1 : 0)));
   at("words").textContent = WORDS.error(percent(found.error)) + chain.words(now.bonds);
   paint(at("rebuilt"), found.rebuilt, chain.columns, largest);
   paint(at("lost"), found.rebuilt.map((number, k) => chain.matrix[k] - number), chain.columns, largest);
@@ -227,7 +252,7 @@ function drawSoon() {
 
 function setBonds(bonds) {
   now.bonds = [...bonds];
-  [...at("bonds").querySelectorAll("label")].forEach((label, k) => label.set(bonds[k]));
+  [...at("bonds").querySelectorAll("input")].forEach((input, k) => Object.assign(input, { value: bonds[k] }));
   drawSoon();
 }
 
@@ -238,19 +263,19 @@ function setMatrix(index, bonds = chains[index].full) {
   at("about").textContent = data.matrices[index].about;
   at("bonds").replaceChildren(
     ...chain.full.map((full, k) => {
-      const [label, input, told] = ["label", "input", "span"].map((name) => document.createElement(name));
-      Object.assign(input, { type: "range", min: 1, max: full, step: 1 });
-      label.append(WORDS.bond(k + 1), " ", told, input);
-      label.set = (bond) => {
-        input.value = bond;
-        told.textContent = bond;
+      const [place, label, input, told] = ["div", "label", "input", "span"].map((name) => document.createElement(name));
+      Object.assign(input, { type: "range", id: `bond-${k + 1}`, min: 1, max: full, step: 1 });
+      Object.assign(label, { htmlFor: input.id, textContent: WORDS.bond(k + 1) });
+      place.append(label, ": ", told, input);
+      place.tell = (width) => {
+        told.textContent = width;
+        input.setAttribute("aria-valuetext", width);
       };
       input.addEventListener("input", () => {
         now.bonds[k] = Number(input.value);
-        told.textContent = input.value;
         drawSoon();
       });
-      return label;
+      return place;
     }),
   );
   paint(at("original"), chain.matrix, chain.columns, (3 * chain.norm) / Math.sqrt(chain.matrix.length));
@@ -258,17 +283,29 @@ function setMatrix(index, bonds = chains[index].full) {
 }
 
 function takeStep(step) {
+  if (!(step in data.tour)) {
+    return;
+  }
   const { title, text, matrix, bonds } = data.tour[step];
   now.step = step;
   at("tour-title").textContent = WORDS.step(step + 1, data.tour.length, title);
   at("tour-text").textContent = text;
-  at("tour-back").disabled = step === 0;
-  at("tour-next").disabled = step === data.tour.length - 1;
+  // Not `disabled`, which would take the focus away from whoever has just pressed it.
+  at("tour-back").setAttribute("aria-disabled", step === 0);
+  at("tour-next").setAttribute("aria-disabled", step === data.tour.length - 1);
   setMatrix(matrix, bonds);
+  news = `${at("tour-title").textContent}. ${text}`;
 }
 
 data.matrices.forEach(({ name }, k) => at("matrix").add(new Option(name, k)));
-at("matrix").addEventListener("change", () => setMatrix(at("matrix").selectedIndex));
+at("matrix").addEventListener("change", () => {
+  setMatrix(at("matrix").selectedIndex);
+  news = at("about").textContent;
+});
+const [head, ...rows] = tableOf(data.model.curves);
+at("model-table").innerHTML =
+  `<tr>${head.map((cell) => `<th scope="col">${cell}</th>`).join("")}</tr>` +
+  rows.map((row) => `<tr>${row.map((cell) => `<td>${cell}</td>`).join("")}</tr>`).join("");
 for (const [name, label] of Object.entries(WORDS.presets)) {
   const button = document.createElement("button");
   button.type = "button";
@@ -280,3 +317,4 @@ for (const [name, label] of Object.entries(WORDS.presets)) {
 at("tour-back").addEventListener("click", () => takeStep(now.step - 1));
 at("tour-next").addEventListener("click", () => takeStep(now.step + 1));
 takeStep(0);
+news = ""; // at the beginning a reader reads

@@ -171,7 +171,8 @@ class BondExplorer:
         kept = [entropy(values[:bond]) for values, bond in zip(self.spectra.values, mpo.bonds, strict=True)]
         smaller = "" if mpo.bonds == tuple(bonds) else f" (asked {listed(bonds)}; the neighbours cannot use more)"
         return (
-            f"Bonds {listed(mpo.bonds)}{smaller}: {numbers:,} numbers instead of {dense:,} ({100 * numbers / dense:.0f} %). "
+            f"Bonds {listed(mpo.bonds)}{smaller}: {numbers:,} numbers instead of {dense:,} "
+            f"({100 * numbers / dense:.{1 if numbers < dense / 100 else 0}f} %). "
             f"Error {100 * error:.1f} % of the norm, bound {100 * bound:.1f} %. "
             f"Entropies {listed(f'{value:.2f}' for value in kept)} nats, "
             f"uncut {listed(f'{value:.2f}' for value in self.spectra.entropies())}."

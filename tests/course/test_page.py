@@ -113,6 +113,9 @@ def test_the_tour_has_six_steps_and_sets_the_page(page):
     assert len({text for text, _ in seen}) == 6
     assert "Bonds 3, 3, 3, 3" in seen[3][1]
     assert "off by 0.0 % of the norm" in seen[3][1]
+    following.press("Enter")
+    expect(following).to_be_focused()
+    expect(title).to_contain_text("Step 6 of 6")
     back.press("Enter")
     expect(title).to_contain_text("Step 5 of 6")
     expect(page.locator("#matrix")).to_have_value("2")
@@ -120,7 +123,6 @@ def test_the_tour_has_six_steps_and_sets_the_page(page):
 
 def test_a_bond_is_moved_by_the_keyboard_and_words_and_pictures_follow(page):
     words, slider = page.locator("#words"), page.get_by_label("bond 2")
-    expect(words).to_have_attribute("aria-live", "polite")
     expect(words).to_contain_text("off by 0.0 % of the norm. Bonds 6, 96, 96, 6")
     before = page.locator("#lost").evaluate("canvas => canvas.toDataURL()")
     slider.press("Home")
@@ -133,6 +135,62 @@ def test_a_bond_is_moved_by_the_keyboard_and_words_and_pictures_follow(page):
     expect(words).to_contain_text("off by 0.0 %")
 
 
+def test_what_has_changed_is_said_once_and_when_it_is_over(page):
+    """Many keys are one change, and the news of a step or of a matrix come before how the chain stands."""
+    page.evaluate("""() => {
+        window.said = [];
+        const status = document.getElementById("status");
+        new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
+    }""")
+    status, slider = page.locator("#status"), page.get_by_label("bond 2")
+    expect(status).to_have_text("Off by 0.0 % of the norm, with 113 % of the numbers.")
+    page.evaluate("said.length = 0")
+    for _ in range(10):
+        slider.press("ArrowLeft")
+    page.get_by_role("button", name="each bond halved").press("Enter")
+    expect(status).to_have_text(re.compile(r"^Off by \d\d\.\d % of the norm, with \d\d % of the numbers\.$"))
+    assert len(page.evaluate("said")) <= 2  # two, if a slow machine takes half a second for a key
+    page.get_by_role("button", name="Next").press("Enter")
+    expect(status).to_have_text(
+        re.compile(r"^Step 2 of 6: cut one bond\. The second bond .* Off by 57\.\d % of the norm")
+    )
+    page.get_by_label("Matrix").select_option("pooler")
+    expect(status).to_have_text(re.compile(r"^A matrix that this model has and never uses.* Off by 0\.0 % of the norm"))
+    assert page.locator("[aria-live=polite]").count() == 0
+
+
+def test_a_slider_says_how_much_of_its_bond_can_be_used(page):
+    page.get_by_label("bond 2").press("Home")
+    expect(page.get_by_label("bond 3")).to_have_attribute("aria-valuetext", "96 (usable 16)")
+    expect(page.get_by_label("bond 2")).to_have_attribute("aria-valuetext", "1")
+
+
+def test_the_curves_stand_there_as_a_table(page):
+    rows = mt.cut_results.summarise(mt.shipped_points("cuts"))["summary"]
+    page.get_by_text("The curves as a table").click()
+    row = page.get_by_role("row", name=re.compile("^20 %"))
+    wanted = [
+        row["auc"]
+        for way in make_page.WAYS
+        for row in rows
+        if (row["way"], row["part"], row["ratio"]) == (way, "all", 0.2)
+    ]
+    shown = [
+        f"{100 * auc['mean']:.1f} % [{', '.join(f'{100 * end:.1f}' for end in auc['interval'])}]" for auc in wanted
+    ]
+    assert row.get_by_role("cell").all_inner_texts() == ["20 %", *shown]
+
+
+def test_sliders_and_pictures_are_on_one_screen(chromium, path):
+    page = chromium.new_page(viewport={"width": 1000, "height": 800})
+    page.goto(path.as_uri())
+    for _ in range(6):
+        edges = [page.locator(name).bounding_box() for name in ("#tour-next", "#chain", "#bonds", "#lost")]
+        assert max(edge["y"] + edge["height"] for edge in edges) <= 800
+        page.get_by_role("button", name="Next").press("Enter")
+    page.close()
+
+
 def test_the_record_of_the_whole_model_stands_beside_it(page):
     rows = mt.cut_results.summarise(mt.shipped_points("cuts"))["summary"]
     told = {
@@ -141,7 +199,8 @@ def test_the_record_of_the_whole_model_stands_beside_it(page):
     page.evaluate("setBonds([6, 64, 60, 6])")
     words = page.locator("#model-words")
     expect(words).to_contain_text(
-        f"On record, at 40 %: plain cuts {told['plain']}, fitted cuts {told['fitted']}, two factors {told['two factors']}."
+        f"The nearest measurement, all matrices at 40 %: plain cuts {told['plain']}, fitted cuts {told['fitted']}, "
+        f"two factors {told['two factors']}."
     )
     place = float(page.locator("#here").get_attribute("x1"))
     page.evaluate("setBonds([6, 30, 30, 6])")
