@@ -154,7 +154,7 @@ def test_what_has_changed_is_said_once_and_when_it_is_over(page):
     expect(status).to_have_text(
         re.compile(r"^Step 2 of 6: cut one bond\. The second bond .* Off by 57\.\d % of the norm")
     )
-    page.get_by_label("Matrix").select_option("pooler")
+    page.get_by_label("Matrix", exact=True).select_option("pooler")
     expect(status).to_have_text(re.compile(r"^A matrix that this model has and never uses.* Off by 0\.0 % of the norm"))
     assert page.locator("[aria-live=polite]").count() == 0
 
