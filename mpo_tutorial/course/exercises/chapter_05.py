@@ -120,6 +120,7 @@ EXERCISES = (
             ),
             (lambda: 256, "That is how many units there are. Count the cores: two of 4 x 4 x 16, two of 16 x 28 x D."),
             (lambda: _as_large_as_the_matrix() - 1, "There it still has a few numbers fewer."),
+            (lambda: _as_large_as_the_matrix() + 1, "One bond less is enough: there it has as many already."),
         ],
     ),
     Exercise(
