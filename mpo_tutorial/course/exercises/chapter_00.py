@@ -23,6 +23,14 @@ EXERCISES = (
         mistakes=[
             (lambda: 100 * SIZES[2] / sum(SIZES), "As a share, please: between 0 and 1. You gave percent."),
             (lambda: 1 - SIZES[2] / sum(SIZES), "That is the share of the four auxiliary cores together."),
+            (
+                lambda: SIZES[2] / (sum(SIZES) - SIZES[2]),
+                "That sets it against the four others. The whole is the sum of all five.",
+            ),
+            (
+                lambda: 10.62 / 11.71,
+                "That is for all 36 matrices together. Take the five counts of one 384 x 384 matrix.",
+            ),
             (lambda: 1 / 5, "One core of five, yes, but the cores are not equally large."),
             (lambda: sum(SIZES) / SIZES[2], "Upside down: the part stands above the line, the whole below it."),
             (lambda: 147456, "That is how many it has. As a share, please: divided by the sum of all five."),
@@ -37,6 +45,11 @@ EXERCISES = (
         mistakes=[
             (lambda: SIZES[2] / SIZES[1], "That compares with one of the two larger small cores. Add all four up."),
             (lambda: 8, "Nearly eight, yes. To three digits, please."),
+            (
+                lambda: 10.62 / 1.09,
+                "That is for all 36 matrices together. Take the five counts of one 384 x 384 matrix.",
+            ),
+            (lambda: 3.54 / 0.44, "Those two are rounded in the table. Take the five counts of one matrix."),
             (lambda: 0.125, "That is trained for each one frozen, rounded. The other way round."),
             (lambda: 9, "A tenth of all five is trained. Here it is the frozen ones over the trained ones."),
             (
@@ -104,6 +117,7 @@ EXERCISES = (
                 lambda: [1.0, 8 / 9],
                 "The AUC is right. For the accuracy: the unkind ones, too, lie above 0, and are called kind.",
             ),
+            (lambda: [3, 8], "Those are how many. As shares: of six reviews, and of nine pairs."),
             (lambda: [0.5, 0.5], "The accuracy is right. The AUC knows no line: compare the scores in pairs."),
             (
                 lambda: [0.5, 1 / 9],

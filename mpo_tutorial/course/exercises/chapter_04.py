@@ -38,6 +38,7 @@ EXERCISES = (
                 lambda: 192 * 4 * 6 * 192,
                 "The right bond is smaller: right of that cut only 16 * 8 = 128 columns are left.",
             ),
+            (lambda: 192 * 4 * 4 * 128, "Its out leg is 6: the third of 4, 4, 6, 4, 4."),
             (lambda: 192 * 4 * 128, "The core has an out leg, too: 6."),
             (lambda: 384 * 384, "That is the core of a 384 x 384 matrix, or the in leg is missing."),
             (lambda: 24, "Those are its two legs. The bonds on both sides belong to it as well."),
@@ -149,6 +150,7 @@ EXERCISES = (
             (lambda: [0.1, 0.1], "The four do not hide behind one another: their squares add up."),
             (lambda: [0.01, 0.04], "Those are the squares. Take the roots."),
             (lambda: [0.1, 0.04], "That is the sum of their squares. Take the root."),
+            (lambda: [0.1, 0.3], "With one you are right. With four: what is the root of four times 0.1 squared?"),
             (
                 lambda: [0.1, 0.05],
                 "You took the mean of four errors. The matrix suffers them all: they add, in squares.",
