@@ -25,6 +25,7 @@ from mpo_tutorial.experiments.light import LIGHT
 from mpo_tutorial.experiments.network_study import BATCH, DECOMPOSED, NETWORKS
 from mpo_tutorial.experiments.squeezes import FITTED, GREEDY, HALF, PLAIN_CUT, SQUEEZE
 from mpo_tutorial.experiments.statistics import correct_sentences, over_seeds
+from mpo_tutorial.experiments.tuned import Tuned
 from mpo_tutorial.maths.contraction import MOVED, chained_multiplications, cheapest_route, worthwhile_route
 from mpo_tutorial.maths.entropy import Spectra, entropy
 from mpo_tutorial.maths.linalg import relative_error
@@ -447,7 +448,15 @@ OF_CUTS = [
         lambda x: all(x.lost("attention", m) > x.lost("feed-forward", m) for m in ("accuracy", "auc")),
     ),
     (
-        "By AUC they cost about four points, and the cheapest kinds about one and a half",
+        "value and *feed-forward in* are a catastrophe, with 14 and 12 points",
+        lambda x: [round(x.lost(kind, "accuracy")) for kind in ("value", "feed-forward in")] == [14, 12],
+    ),
+    (
+        "with the bias fitted again, the 14 and 12 points are 3 and 4",
+        lambda x: [round(x.lost(kind, "refitted")) for kind in ("value", "feed-forward in")] == [3, 4],
+    ),
+    (
+        "By AUC they cost about four, and the cheapest kinds about one and a half",
         lambda x: (
             all(3.3 < x.lost(kind) < 4.5 for kind in ("value", "feed-forward in"))
             and all(1.2 < x.lost(kind) < 1.8 for kind in ("query", "key"))
@@ -472,7 +481,7 @@ OF_CUTS = [
         lambda x: all(abs(x.mean("fitted", PARTS[0], r) - x.mean("fitted", PARTS[1], r)) < 0.5 for r in RATIOS),
     ),
     (
-        "Two factors win, at every size, and the deeper the cut the more",
+        "Two factors win, with everything cut, at every size, and the deeper the cut the more",
         lambda x: (
             np.all(np.diff([x.minus("fitted", "two factors", ratio=r)[0] for r in RATIOS]) > 0)
             and all(x.minus("fitted", "two factors", ratio=r)[1] > 0 for r in RATIOS)
@@ -765,6 +774,24 @@ def test_which_bonds_order_was_learnt_in_chapter_05():
     _, after, right = _narrowed(3, seed=0)
     assert np.ptp(after) < 0.05
     assert right.argmin() != after.argmax()
+
+
+def test_what_chapter_06_says_of_even_inputs_holds():
+    text = text_of("06")
+    assert (
+        "842 tokens of it (so many are in these sentences) have half of their variance in 98 of 384 directions" in text
+    )
+    assert "and in 200 of 1536" in text
+    tuned = Tuned.shipped().prepared
+    sentences = [sentence for sentence, _ in tuned.task.train(tuned.config.train_size)[:32]]
+    read = tuned.tokenizer(sentences, truncation=True, max_length=tuned.config.max_length)
+    tokens = sum(map(len, read["input_ids"]))
+    assert tokens == 842
+    for width, wanted in ((384, 98), (1536, 200)):
+        noise = np.random.default_rng(0).normal(size=(tokens, width))
+        variances = np.linalg.svd(noise - noise.mean(0), compute_uv=False) ** 2
+        needed = (np.cumsum(variances) / variances.sum() < 0.5).sum() + 1
+        assert needed == pytest.approx(wanted, abs=1)
 
 
 def test_what_chapter_05_says_of_random_chains_holds():

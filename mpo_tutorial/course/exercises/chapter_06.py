@@ -40,6 +40,11 @@ def _still_whitened(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.nda
     return _truncated((vectors * values**0.5) @ vectors.T @ matrix, rank)
 
 
+def _without_the_root(matrix: np.ndarray, inputs: np.ndarray, rank: int) -> np.ndarray:
+    weights = inputs.T @ inputs
+    return np.linalg.inv(weights) @ _truncated(weights @ matrix, rank)
+
+
 KIND_ONES, UNKIND_ONES, SHIFT = (2, 1, 0.4), (0.2, -1, -2), 1.5
 ALONE = (0.48, 0.54, 0.55)  # errors after layer 2, of a model of which layer 0, 1 or 2 is cut
 
@@ -158,6 +163,10 @@ EXERCISES = (
             (
                 lambda: _still_whitened,
                 "You are still in the coordinates of the weighted inputs. Take the root out again.",
+            ),
+            (
+                lambda: _without_the_root,
+                "You weighted by the inputs' squares, inputs.T @ inputs. It takes the root of that matrix.",
             ),
             (
                 lambda: _columns_for_rows,
