@@ -832,7 +832,11 @@ def test_what_chapter_02_says_of_the_query_matrix_holds():
     random = np.random.default_rng(0).standard_normal(query.shape)
     found = [entropy(np.linalg.svd(matrix, compute_uv=False)) for matrix in (query.numpy(), random)]
     assert [*np.round(found, 2), round(np.log(384), 2)] == [5.04, 5.45, 5.95]
-    assert "to 48 Schmidt values of 96, and a third of the sum is gone, which is 57 % of the norm" in text
+    assert "to 48 Schmidt values of 96, and a third of the sum of squares is gone, which is 57 % of the norm" in text
+    assert (
+        "The flat list, cut to four of its eight values, loses 71 % of its norm" in text
+        and round((4 / 8) ** 0.5, 2) == 0.71
+    )
     weights = np.asarray(Spectra.of(query, balanced_shape(384, 384)).values[1]) ** 2
     assert len(weights) == 96
     lost = weights[48:].sum() / weights.sum()
