@@ -5,6 +5,7 @@ from base64 import b64encode
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 import mpo_tutorial as mt
@@ -118,19 +119,19 @@ def tour(shown: list[Shown]) -> list[dict]:
     halved = tuple(bond // 2 for bond in full)
     cheap = tuple(min(LOCAL_BOND, bond) for bond in full)
     ratio = shown[query].mpo.ratio
-    matrix = shown[query].mpo.to_matrix().double()
-    lost = mt.relative_error(mt.MPO.from_matrix(matrix, SHAPE, cheap).to_matrix(), matrix)
     entropies = [", ".join(f"{value:.2f}" for value in shown[k].spectra.entropies()) for k in (pooler, query)]
     digits = " · ".join(map(str, SHAPE.in_legs))
+    hundred = ", ".join(map(str, np.unravel_index(100, SHAPE.in_legs)))
     steps = [
         (
             "one matrix, five cores",
             "A moment is a number of seconds, or hours, minutes and seconds. In the same way a row number below "
-            f"{SHAPE.in_size} can be written with five digits, which have {digits} = {SHAPE.in_size} possible values: these "
-            "stand below the cores, those of the columns above. Choose a row and a column, and each core reads its two "
-            "digits, hands a small table to its neighbours, as high and wide as the bonds beside it, and the product of the "
-            "five tables is the matrix's number there. The core in the middle is large, the others are small. Nothing is lost"
-            f" yet, and nothing is saved: the chain has {100 * ratio:.0f} % of the matrix's numbers.",
+            f"{SHAPE.in_size} can be written with five digits, which have {digits} = {SHAPE.in_size} possible values (they "
+            f"stand below the cores, those of the columns above): row 100 is {hundred}. Choose a row and a column. Each core "
+            "reads its two digits and gives a small table, as high and wide as the bonds beside it, and these five, "
+            "multiplied, are the matrix's number there. Beside each core stands how many numbers it has. The one in the "
+            "middle has as many as the whole matrix, so nothing is lost yet, and nothing saved: the chain has "
+            f"{100 * ratio:.0f} % of the matrix's numbers.",
             query,
             full,
         ),
@@ -147,8 +148,9 @@ def tour(shown: list[Shown]) -> list[dict]:
             "cut them all",
             "Every bond is halved. (Half of the rebuilt matrix is white: the first bond had room for three of six blocks.) A "
             "bond has a list of values, largest first, one for each unit of its width; a cut keeps the first ones. The root "
-            "of the sum of all squares that are thrown away is a bound: the error is never larger. And the entropy, in nats, "
-            "says how evenly a bond is used; it is at its largest when all values are alike.",
+            "of the sum of all squares that are thrown away is a bound: the error is never larger. (A bound above 100 % says "
+            "nothing.) The entropy says how evenly a bond is used: it is at most the logarithm of its width, when all values "
+            "are alike.",
             query,
             halved,
         ),
@@ -156,16 +158,16 @@ def tour(shown: list[Shown]) -> list[dict]:
             "a matrix made for chains",
             "This one was made by hand: a sum of terms, each of which works on two neighbouring digits and leaves the others "
             f"alone. Then little has to be told from core to core. All bonds are cut to {LOCAL_BOND}, and nothing is lost. "
-            f"That is what chains are for. Now choose the query matrix in the list, and set its bonds to {LOCAL_BOND}. What "
+            f"That is what chains are for. Now choose the query matrix in the list, and press the button for {LOCAL_BOND}. What "
             "will be left of it?",
             local,
             cheap,
         ),
         (
             "a matrix that has learnt nothing",
-            f"(Of the query matrix next to nothing was left: it was off by {100 * lost:.1f} %.) The pooler was never trained: "
-            f"its numbers are those of a random start. Its entropies, uncut, are {entropies[0]}; the query's are "
-            f"{entropies[1]}. They are closer than one would hope. By this measure a trained matrix is hardly less random, and"
+            "(Of the query matrix next to nothing was left. A matrix that was trained need not be made of pieces.) The pooler "
+            f"was never trained: its numbers are those of a random start. Its entropies, uncut, are {entropies[0]}; the query's "
+            f"are {entropies[1]}. They are closer than one would think. By this measure a trained matrix is hardly less random, and"
             " it is hardly easier to cut.",
             pooler,
             halved,

@@ -77,6 +77,7 @@ class Chain {
         `<line x1="${x(k)}" x2="${x(k + 1)}" y1="110" y2="110" stroke="${colour}" stroke-width="${1 + (24 * size) / widest}"/>`;
       return line(this.full[k], "#ddd") + line(bond, "#0072b2") + text(bond, x(k) + 62, 88, 'fill="#0072b2" font-weight="bold"');
     });
+    const labels = []; // above all lines
     sizes.forEach((size, k) => {
       const side = 20 + Math.sqrt(size) / 7;
       const core =
@@ -84,10 +85,10 @@ class Chain {
           ? `<rect x="${x(k) - side / 2}" y="${110 - side / 2}" width="${side}" height="${side}" fill="#d55e00"/>`
           : `<circle cx="${x(k)}" cy="110" r="${side / 2}" fill="#009e73"/>`;
       parts.push(`<line x1="${x(k)}" x2="${x(k)}" y1="35" y2="185" stroke="#888" stroke-width="2"/>`, core);
-      parts.push(text(this.outLegs[k], x(k), 26), text(this.inLegs[k], x(k), 206));
-      parts.push(text(size.toLocaleString("en"), x(k) + 32, 165, 'font-size="13"'));
+      labels.push(text(this.outLegs[k], x(k), 26), text(this.inLegs[k], x(k), 206));
+      labels.push(text(size.toLocaleString("en"), x(k) + 32, 165, 'font-size="13"'));
     });
     const width = x(sizes.length - 1) + 70;
-    return `<svg viewBox="0 0 ${width} 220" role="img" aria-label="the chain, its bonds ${usable.join(", ")}">${parts.join("")}</svg>`;
+    return `<svg viewBox="0 0 ${width} 220" role="img" aria-label="the chain, its bonds ${usable.join(", ")}">${[...parts, ...labels].join("")}</svg>`;
   }
 }

@@ -6,7 +6,7 @@ const WORDS = {
   bond: (k) => `bond ${k}`,
   width: (asked, usable) => (asked === usable ? `${asked}` : `${asked} (usable ${usable})`),
   step: (k, n, title) => `Step ${k} of ${n}: ${title}`,
-  presets: { whole: "nothing cut", half: "each bond halved", quarter: "each quartered" },
+  presets: { "nothing cut": (full) => full, halved: (full) => Math.floor(full / 2), quartered: (full) => Math.floor(full / 4), "all at 3": () => 3 },
   error: (share) => `The rebuilt matrix is off by ${share} % of the norm. `,
   heard: (error, share) => `Off by ${error} % of the norm, with ${share} % of the numbers.`,
   model: (share, uncut) => `Your chain has ${share} % of its matrix's numbers. Uncut, the model has an AUC of ${uncut} %; guessing has 50 %.`,
@@ -16,6 +16,7 @@ const WORDS = {
   chart: "AUC of the whole model against the share of its numbers that is kept",
 };
 
+const FAR = 0.15; // a measurement at a share of the numbers that differs by more says nothing of this chain
 const PAUSE = 500; // milliseconds without a change, before it is said
 
 const percent = (value, digits = 1) => (100 * value).toFixed(digits);
@@ -222,7 +223,7 @@ function modelInWords(share) {
   const ratios = curves[0].points.map(({ ratio }) => ratio);
   const nearest = ratios.reduce((best, ratio) => (Math.abs(ratio - share) < Math.abs(best - share) ? ratio : best));
   const list = curves.map(({ name, points }) => `${name} ${percent(points.find(({ ratio }) => ratio === nearest).auc.mean)} %`);
-  const told = share > 1 ? "" : WORDS.nearest(percent(nearest, 0), list.join(", "));
+  const told = Math.abs(nearest - share) > FAR ? "" : WORDS.nearest(percent(nearest, 0), list.join(", "));
   return `${WORDS.model(percent(share, share < 0.01 ? 1 : 0), percent(uncut.mean))} ${told}`;
 }
 
@@ -234,7 +235,8 @@ function draw() {
   const usable = chain.usable(now.bonds);
   at("chain").innerHTML = chain.picture(now.bonds);
   [...at("bonds").children].forEach((place, k) => place.tell(WORDS.width(now.bonds[k], usable[k])));
-  announce(WORDS.heard(percent(found.error), percent(found.share, found.share < 0.01 ? 1 : 0)));
+  at("short").textContent = WORDS.heard(percent(found.error), percent(found.share, found.share < 0.01 ? 1 : 0));
+  announce(at("short").textContent);
   at("words").textContent = WORDS.error(percent(found.error)) + chain.words(now.bonds);
   paint(at("rebuilt"), found.rebuilt, chain.columns, largest);
   paint(at("lost"), found.rebuilt.map((number, k) => chain.matrix[k] - number), chain.columns, largest);
@@ -306,12 +308,11 @@ const [head, ...rows] = tableOf(data.model.curves);
 at("model-table").innerHTML =
   `<tr>${head.map((cell) => `<th scope="col">${cell}</th>`).join("")}</tr>` +
   rows.map((row) => `<tr>${row.map((cell) => `<td>${cell}</td>`).join("")}</tr>`).join("");
-for (const [name, label] of Object.entries(WORDS.presets)) {
+for (const [label, bondOf] of Object.entries(WORDS.presets)) {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = label;
-  const divisor = { whole: 1, half: 2, quarter: 4 }[name];
-  button.addEventListener("click", () => setBonds(chains[now.matrix].full.map((bond) => Math.max(1, Math.floor(bond / divisor)))));
+  button.addEventListener("click", () => setBonds(chains[now.matrix].full.map((full) => Math.max(1, Math.min(full, bondOf(full))))));
   at("presets").append(button, " ");
 }
 at("tour-back").addEventListener("click", () => takeStep(now.step - 1));
