@@ -153,7 +153,7 @@ class MemoryExplorer:
         What the GPU holds that a line marks, in units of 10^9 bytes.
     """
 
-    METHODS: ClassVar = {"full fine-tuning": "full", "light fine-tuning": "light", "LoRA, as many numbers": "lora"}
+    METHODS: ClassVar = {"full fine-tuning": "full", "light fine-tuning": "light", "LoRA (as many numbers)": "lora"}
     PRECISIONS = ("float32", "bfloat16")
     PARTS: ClassVar = {
         "weights": "weights",
@@ -210,7 +210,8 @@ class MemoryExplorer:
                     size = getattr(found, part) / 1e9
                     ax.barh(row, size, left=left, color=colour, label="" if row else label)
                     left += size
-                ax.annotate(f"{left:.1f}", (left, row), (5, 0), textcoords="offset points", va="center")
+                beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+                ax.annotate(f"{left:.1f}", (left, row), bbox={"fc": "white", "ec": "none", "pad": 1}, **beside)
             ax.axvline(self.gigabytes, color=plots.BLACK, lw=2, ls="--")
             ax.set_yticks(range(len(self.METHODS)), self.METHODS)
             ax.invert_yaxis()

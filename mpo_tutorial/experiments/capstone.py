@@ -379,7 +379,7 @@ class Timetable:
         tuning = f"{self.tuning / 60:.1f} minutes of tuning at most, and " if self.tuning else ""
         said = f"{tuning}{self.seeds} seed{'s' * (self.seeds > 1)} of {self.seed / 60:.1f} minutes: {takes:.0f} minutes"
         if takes > self.minutes:
-            return f"{said}. The {self.minutes:g} asked for are too few for one seed of each; one is run all the same."
+            return f"{said}. The {self.minutes:g} minutes asked for are too few for one seed of each; one is run all the same."
         return f"{said} of the {self.minutes:g} asked for." + (" One seed has no interval." if self.seeds == 1 else "")
 
 

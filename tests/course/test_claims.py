@@ -1180,7 +1180,7 @@ def test_what_chapter_10_says_of_memory_holds():
     assert "a GPU of 16 GB, as Colab lends them, becomes too small" in text
     assert explorer.need("bert-large-uncased", "light fine-tuning", 64, "float32").total > 16e9
     assert "In the figure, of three methods that fine-tune BERT-large with 64 sentences, LoRA alone fits." in text
-    assert "Only LoRA, as many numbers would fit into 16 GB" in explorer.in_words("bert-large-uncased", 64, "float32")
+    assert "Only LoRA (as many numbers) would fit into 16 GB" in explorer.in_words("bert-large-uncased", 64, "float32")
 
 
 def test_what_chapter_10_says_of_seeds_holds():

@@ -58,7 +58,7 @@ def test_what_fills_a_gpu_is_counted_from_the_configs():
     assert (lora.weights, lora.matrices) == (4 * (view.dense + view.auxiliary), 0)
     assert full.activations == light.activations == lora.activations
     assert (
-        explorer.need("bert-base-uncased", "LoRA, as many numbers", 64, "float32").activations == 2 * lora.activations
+        explorer.need("bert-base-uncased", "LoRA (as many numbers)", 64, "float32").activations == 2 * lora.activations
     )
     # ALBERT's layers share their weights, and keep what goes through them one by one.
     albert = explorer.need("albert-base-v2", "full fine-tuning", 32, "float32")
@@ -74,9 +74,9 @@ def test_the_words_say_what_fits():
         for gigabytes in (16, 10, 4)
     }
     assert words[16].endswith("All of them fit into 16 GB.")
-    assert words[10].endswith("Only LoRA, as many numbers would fit into 10 GB.")
+    assert words[10].endswith("Only LoRA (as many numbers) would fit into 10 GB.")
     assert words[4].endswith("None of them fits into 4 GB.")
-    assert "full fine-tuning 12.0 GB, light fine-tuning 12.1 GB, LoRA, as many numbers 8.4 GB" in words[16]
+    assert "full fine-tuning 12.0 GB, light fine-tuning 12.1 GB, LoRA (as many numbers) 8.4 GB" in words[16]
 
 
 def test_the_bars_are_as_long_as_what_is_held():

@@ -86,7 +86,7 @@ def test_more_minutes_hold_more_seeds(tiny):
         assert (found.seeds, found.tuning, found.seed) == (seeds, 0, seed)
         assert {variant.seeds for variant in comparison(tiny, points, minutes).variants.values()} == {seeds}
     assert str(timetable(tiny, points, 0.1)).endswith(
-        "The 0.1 asked for are too few for one seed of each; one is run all the same."
+        "The 0.1 minutes asked for are too few for one seed of each; one is run all the same."
     )
     assert str(timetable(tiny, points, 8)) == "2 seeds of 3.5 minutes: 7 minutes of the 8 asked for."
     assert "One seed has no interval" in str(timetable(tiny, points, 4))

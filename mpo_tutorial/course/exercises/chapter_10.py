@@ -59,6 +59,10 @@ EXERCISES = (
                 "There are three more numbers for each that is trained, not two: its gradient, and AdamW's two averages.",
             ),
             (
+                lambda: lambda total, trained: 4 * total + 4 * trained,
+                "That is with the gradients. AdamW's two averages come on top.",
+            ),
+            (
                 lambda: lambda total, trained: total + 3 * trained,
                 "These are numbers. Each has four bytes.",
             ),
@@ -102,6 +106,7 @@ EXERCISES = (
         mistakes=[
             (lambda: _deviation() / 100, "As a share that is right. In points, of which 100 are all?"),
             (lambda: 100 * BERT * (1 - BERT) / PAIRS_OF_RTE, "That is the variance, times 100. Take the root first."),
+            (lambda: 2 * _deviation(), "Those are two standard errors. One?"),
             (lambda: 1.96 * _deviation(), "That is how far a 95 % interval goes. The standard error itself?"),
             (
                 lambda: 2**0.5 * _deviation(),
@@ -123,6 +128,7 @@ EXERCISES = (
                 lambda: 16,
                 "So many with 1.96, as if the spread were known. It is estimated from the seeds, so Student's t is larger.",
             ),
+            (lambda: fewest_seeds() + 1, "One fewer is enough."),
             (lambda: fewest_seeds() - 1, "One fewer than needed: it reaches a little further than a point."),
             (lambda: 4, "With four the standard error is one point. The interval is t times as wide."),
             (
@@ -150,6 +156,7 @@ EXERCISES = (
                 lambda: 0.050048828125 - WEIGHT,
                 "That is from 0.05, which is no number of bfloat16 itself, to the next. How far are two of them apart?",
             ),
+            (lambda: 2**-5, "That is the power of two below. It is cut into 2 ** 7 steps."),
             (lambda: _spacing(8), "That would be eight bits behind the point. bfloat16 stores seven."),
             (lambda: _spacing(10), "That is float16, which has ten bits behind the point."),
             (lambda: _spacing(BITS_OF_BFLOAT16 - 1), "0.05 is below 1/16: the power of two below it is 1/32."),
