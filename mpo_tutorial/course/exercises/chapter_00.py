@@ -49,6 +49,7 @@ EXERCISES = (
                 lambda: 10.62 / 1.09,
                 "That is for all 36 matrices together. Take the five counts of one 384 x 384 matrix.",
             ),
+            (lambda: SIZES[2] / (SIZES[0] + SIZES[1]), "Those are two of the four small cores. Add all four up."),
             (lambda: 3.54 / 0.44, "Those two are rounded in the table. Take the five counts of one matrix."),
             (lambda: 0.125, "That is trained for each one frozen, rounded. The other way round."),
             (lambda: 9, "A tenth of all five is trained. Here it is the frozen ones over the trained ones."),
@@ -116,6 +117,10 @@ EXERCISES = (
             (
                 lambda: [1.0, 8 / 9],
                 "The AUC is right. For the accuracy: the unkind ones, too, lie above 0, and are called kind.",
+            ),
+            (
+                lambda: [0.5, 7 / 9],
+                "The accuracy is right. Only one of the nine pairs is in the wrong order: 0.5 of a kind one, 1 of an unkind one.",
             ),
             (lambda: [3, 8], "Those are how many. As shares: of six reviews, and of nine pairs."),
             (lambda: [0.5, 0.5], "The accuracy is right. The AUC knows no line: compare the scores in pairs."),
