@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import count
+from math import log
 
 import numpy as np
 
 from mpo_tutorial.course.exercises import Exercise
+from mpo_tutorial.course.exercises.chapter_04 import page
 from mpo_tutorial.maths.contraction import chained_multiplications
 from mpo_tutorial.maths.shapes import Shape
 from mpo_tutorial.models.layers import Chained
@@ -160,6 +162,19 @@ EXERCISES = (
             "np.arange(8.0).reshape(2, 4), [np.cos(np.arange(12.0)).reshape(1, 4, 3, 1)]",
             "np.eye(12), [np.cos(np.arange(12.0)).reshape(1, 2, 2, 3), np.sin(np.arange(36.0)).reshape(3, 3, 2, 2), "
             "np.cos(np.arange(12.0)).reshape(2, 2, 3, 1)]",
+        ],
+    ),
+    Exercise(
+        question="Page's estimate for the entropy of a bond of 8 beside a random core of 16 x 8",
+        answer=lambda: page(16, 8),
+        solution="# m = 8, n = 16\nnp.log(8) - 8 / (2 * 16)",
+        hint="ln m - m / (2 n), where m is the smaller side of the core, and n the larger one.",
+        mistakes=[
+            (lambda: log(8), "That is the most that a bond of 8 can carry. Random numbers stay below."),
+            (lambda: log(16) - 16 / (2 * 8), "m is the smaller of the two sides."),
+            (lambda: log(8) - 8 / 16, "Below the line stands 2 n: twice the larger side."),
+            (lambda: page(448, 8), "That is for a core on either side of the middle bond. Here it has 16 rows."),
+            (lambda: page(16, 8) / log(2), "That is in bits. We count in nats, with ln."),
         ],
     ),
     Exercise(
