@@ -901,6 +901,22 @@ def test_what_chapter_04_says_of_its_maps_holds():
     assert np.all(four[1:3].min(0) > four[[0, 3]].max(0))
 
 
+def test_what_chapter_04_says_of_a_core_drawn_anew_holds():
+    text = text_of("04")
+    assert "with one core drawn anew, the matrix stands nearly at right angles to what it was" in text
+    bert, _ = load("minilm", 2, seed=0)
+    query = bert.get_submodule("bert.encoder.layer.0.attention.self.query").weight.detach().T.double()
+    old = MPO.from_matrix(query, balanced_shape(384, 384))
+    torch.manual_seed(0)
+    for k in range(5):
+        new = MPO.random(old.shape, std=float(query.std())).canonize(2)
+        cores = [new.cores[k].double() if k == at else core for at, core in enumerate(old.cores)]
+        matrix = MPO(tuple(cores)).to_matrix()
+        assert abs(torch.sum(matrix * query) / (matrix.norm() * query.norm())) < 0.25  # 75 degrees and more
+    assert "there may be $\\ln 48 / \\ln 96$ of the entropy, 85 %" in text
+    assert round(np.log(48) / np.log(96), 2) == 0.85
+
+
 def test_what_chapter_04_says_of_the_small_cores_numbers_holds():
     text = text_of("04")
     shape = balanced_shape(384, 384)
