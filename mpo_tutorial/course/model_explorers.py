@@ -210,7 +210,7 @@ class MemoryExplorer:
                     size = getattr(found, part) / 1e9
                     ax.barh(row, size, left=left, color=colour, label="" if row else label)
                     left += size
-                beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+                beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "zorder": 5}
                 ax.annotate(f"{left:.1f}", (left, row), bbox={"fc": "white", "ec": "none", "pad": 1}, **beside)
             ax.axvline(self.gigabytes, color=plots.BLACK, lw=2, ls="--")
             ax.set_yticks(range(len(self.METHODS)), self.METHODS)
