@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from chapters import NOTEBOOKS, markdown
+from scipy import stats
 from typer.main import get_command
 
 from mpo_tutorial.cli import app
@@ -1213,7 +1214,10 @@ def test_what_chapter_10_says_of_memory_holds():
     assert round(explorer.need("bert-base-uncased", "light fine-tuning", 1, "float32").gradients / 4e6) == 8
     assert "a GPU of 16 GB, as Colab lends them, becomes too small" in text
     assert explorer.need("bert-large-uncased", "light fine-tuning", 64, "float32").total > 16e9
-    assert "In the figure, of three methods that fine-tune BERT-large with 64 sentences, LoRA alone fits." in text
+    assert (
+        "In the figure, of three methods that fine-tune BERT-large with 64 sentences, LoRA alone fits, and by this count just so."
+        in text
+    )
     assert "Only LoRA (as many numbers) would fit into 16 GB" in explorer.in_words("bert-large-uncased", 64, "float32")
 
 
@@ -1224,6 +1228,12 @@ def test_what_chapter_10_says_of_seeds_holds():
     low, high = over_seeds([*spread])["interval"]
     assert (high - low) / 2 == pytest.approx(5, abs=0.05)
     assert EXERCISES_10[4].answer() == 18
+    assert "would be found in only half of all such comparisons: to find it in four of five takes 34" in text
+    found = [
+        stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, n**0.5 / 2) for n in (18, 33, 34)
+    ]  # a difference of half a standard deviation, its interval above 0
+    assert found[0] == pytest.approx(0.5, abs=0.03)
+    assert found[1] < 0.8 < found[2]
     assert "with 277 pairs a score is known to some five points either way, two standard errors" in text
     assert 2 * EXERCISES_10[3].answer() == pytest.approx(5.5, abs=0.1)
 

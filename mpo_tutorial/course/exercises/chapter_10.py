@@ -104,6 +104,11 @@ EXERCISES = (
             "that; and the standard error is the root."
         ),
         mistakes=[
+            (
+                lambda: 0.0275,
+                "As a share, and rounded, that is right. In points, of which 100 are all, and with Python?",
+            ),
+            (lambda: 5.5, "Those are two standard errors, rounded. One, and let Python work it out."),
             (lambda: _deviation() / 100, "As a share that is right. In points, of which 100 are all?"),
             (lambda: 100 * BERT * (1 - BERT) / PAIRS_OF_RTE, "That is the variance, times 100. Take the root first."),
             (lambda: 2 * _deviation(), "Those are two standard errors. One?"),
