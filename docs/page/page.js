@@ -20,6 +20,7 @@ const FAR = 0.15; // a measurement at a share of the numbers that differs by mor
 const PAUSE = 500; // milliseconds without a change, before it is said
 
 const percent = (value, digits = 1) => (100 * value).toFixed(digits);
+const ofNumbers = (share) => percent(share, share < 0.01 ? 1 : 0);
 
 function decoded(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -224,7 +225,7 @@ function modelInWords(share) {
   const nearest = ratios.reduce((best, ratio) => (Math.abs(ratio - share) < Math.abs(best - share) ? ratio : best));
   const list = curves.map(({ name, points }) => `${name} ${percent(points.find(({ ratio }) => ratio === nearest).auc.mean)} %`);
   const told = Math.abs(nearest - share) > FAR ? "" : WORDS.nearest(percent(nearest, 0), list.join(", "));
-  return `${WORDS.model(percent(share, share < 0.01 ? 1 : 0), percent(uncut.mean))} ${told}`;
+  return `${WORDS.model(ofNumbers(share), percent(uncut.mean))} ${told}`;
 }
 
 function draw() {
@@ -235,7 +236,7 @@ function draw() {
   const usable = chain.usable(now.bonds);
   at("chain").innerHTML = chain.picture(now.bonds);
   [...at("bonds").children].forEach((place, k) => place.tell(WORDS.width(now.bonds[k], usable[k])));
-  at("short").textContent = WORDS.heard(percent(found.error), percent(found.share, found.share < 0.01 ? 1 : 0));
+  at("short").textContent = WORDS.heard(percent(found.error), ofNumbers(found.share));
   announce(at("short").textContent);
   at("words").textContent = WORDS.error(percent(found.error)) + chain.words(now.bonds);
   paint(at("rebuilt"), found.rebuilt, chain.columns, largest);
